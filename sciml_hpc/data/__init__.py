@@ -1,0 +1,1 @@
+"""How samples move: shards, staging, loader."""

@@ -1,0 +1,1 @@
+"""What a run cost: time, bytes, energy, communication, arithmetic, and on which system."""

@@ -1,0 +1,1 @@
+"""Who takes part: ranks and nodes, and the engine that joins their gradients."""

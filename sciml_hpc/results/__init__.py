@@ -1,0 +1,1 @@
+"""What is written down: the MLPerf log, the record of a run, the package."""

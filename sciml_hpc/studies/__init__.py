@@ -1,0 +1,1 @@
+"""Many runs judged together: scaling, acceptance, reports."""
