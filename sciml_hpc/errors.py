@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 VALID, INVALID, USER_ERROR, FAULT = 0, 1, 2, 3
 """Exit statuses: valid result; ran but invalid; the user's input is wrong; a fault of the run."""
@@ -21,3 +25,21 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the closest allowed word, or nothing."""
     close = difflib.get_close_matches(word, list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def explain(where: str, error: ValidationError, allowed: Iterable[str] = ()) -> UserError:
+    """A UserError naming file (`where`), field, what was found and what is allowed, for each fault pydantic saw."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+        if fault["type"] == "extra_forbidden":
+            last = str(fault["loc"][-1])
+            known = f"; allowed: {', '.join(allowed)}" if allowed else ""
+            lines.append(f"{where}: unknown field {name!r}{did_you_mean(last, allowed)}{known}")
+        elif fault["type"] == "missing":
+            lines.append(f"{where}: field {name!r} is missing")
+        else:
+            lines.append(
+                f"{where}: {name}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+            )
+    return UserError("\n".join(lines))

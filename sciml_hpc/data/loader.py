@@ -1,0 +1,179 @@
+"""From node-local shards to batches on the device, ahead of the step that uses them.
+
+Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv` per
+run of neighbours straight into the batch's (pinned) memory; small ones are gathered from a memory map, with no Python
+per sample. A pool of threads keeps `prefetch` batches ready; on a GPU they are copied on a stream of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sciml_hpc.data.shards import Index
+
+if TYPE_CHECKING:
+    import torch
+
+LARGE_SAMPLE_BYTES = 32 << 10
+"""From here on a read call of its own is cheaper than the page faults of a memory map."""
+
+
+class ShardReader:
+    """Samples of one split by number, from shards in a directory.
+
+    Opens the shards that overlap the samples `low` … `high − 1`: O(shards of the node) file descriptors.
+    """
+
+    def __init__(self, index: Index, split: str, directory: Path, low: int, high: int) -> None:
+        self.fields = index.fields
+        self._shards = [s for s in index.of(split) if s.first < high and s.first + s.count > low]
+        self._firsts = np.array([s.first for s in self._shards])
+        self._files = [os.open(directory / s.file, os.O_RDONLY) for s in self._shards]
+        self._maps: list[mmap.mmap | None] = [None] * len(self._files)
+        self._bytes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in index.fields}
+
+    def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
+        """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (rising, int64).
+
+        Returns the bytes asked for. Raises OSError if a shard ends too early.
+        """
+        which = np.searchsorted(self._firsts, numbers, "right") - 1
+        cuts = np.flatnonzero(np.diff(which)) + 1
+        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
+            k = int(which[begin])
+            local = numbers[begin:end] - self._shards[k].first
+            for field in self.fields:
+                target = out[field.name][begin:end]
+                if self._bytes[field.name] >= LARGE_SAMPLE_BYTES:
+                    self._read_runs(k, field.name, local, target)
+                else:
+                    np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
+        return len(numbers) * sum(self._bytes.values())
+
+    def close(self) -> None:
+        """Close the shards."""
+        for mapped in self._maps:
+            if mapped is not None:
+                mapped.close()
+        for file in self._files:
+            os.close(file)
+        self._files, self._maps = [], []
+
+    def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray) -> None:
+        """One positional read per run of neighbouring samples."""
+        size, offset = self._bytes[name], self._shards[k].offsets[name]
+        cuts = np.flatnonzero(np.diff(local) != 1) + 1
+        view = memoryview(target.reshape(-1)).cast("B")
+        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(local)], strict=True):
+            part = view[begin * size : end * size]
+            position = offset + int(local[begin]) * size
+            while len(part):
+                count = os.preadv(self._files[k], [part], position)
+                if count == 0:
+                    raise OSError(f"shard {self._shards[k].file} ends before its last sample")
+                part, position = part[count:], position + count
+
+    def _mapped(self, k: int, name: str, like: np.ndarray) -> np.ndarray:
+        """The whole field of a shard, as a memory map."""
+        if self._maps[k] is None:
+            self._maps[k] = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
+        shape = (self._shards[k].count, *like.shape[1:])
+        flat = np.frombuffer(self._maps[k], like.dtype, math.prod(shape), self._shards[k].offsets[name])
+        return flat.reshape(shape)
+
+
+class Loader:
+    """Batches of one split, read ahead by threads and put on the device.
+
+    A batch is valid until the next one is taken: its memory is used again.
+    """
+
+    def __init__(
+        self, reader: ShardReader, batch: int, device: torch.device, prefetch: int, threads: int
+    ) -> None:
+        import torch
+
+        self.read_bytes = 0
+        """Bytes asked for so far."""
+        self._reader, self._device = reader, device
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self._prefetch = prefetch
+        pinned = device.type == "cuda"
+        self._buffers = [
+            {
+                f.name: torch.empty((batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
+                for f in reader.fields
+            }
+            for _ in range(prefetch + 2)
+        ]
+        self._stream = torch.cuda.Stream(device) if pinned else None
+
+    def batches(self, numbers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
+        """For each array of sample numbers (rising, at most `batch` of them) a batch, in order."""
+        free = deque(self._buffers)
+        ready: deque[tuple[Future, dict[str, torch.Tensor]]] = deque()
+        wanted = iter(numbers)
+        used = None
+        try:
+            while True:
+                while len(ready) < self._prefetch and (batch := next(wanted, None)) is not None:
+                    buffer = free.popleft()
+                    part = {name: tensor[: len(batch)] for name, tensor in buffer.items()}
+                    ready.append((self._pool.submit(self._fill, batch, part), buffer))
+                if not ready:
+                    return
+                future, buffer = ready.popleft()
+                part, count = future.result()
+                self.read_bytes += count
+                if used is not None:
+                    self._release(used, free)
+                used = (buffer, None)
+                if self._stream is not None:
+                    part, event = self._to_device(part)
+                    used = (buffer, event)
+                yield part
+        finally:
+            for future, _ in ready:
+                future.cancel()
+            for future, _ in ready:
+                if not future.cancelled():
+                    future.exception()
+
+    def close(self) -> None:
+        """End the threads and close the shards."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+    def _fill(
+        self, numbers: np.ndarray, part: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], int]:
+        return part, self._reader.read(numbers, {name: tensor.numpy() for name, tensor in part.items()})
+
+    def _to_device(self, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:
+        """Copy on the loader's stream; the step's stream waits for it, the host does not."""
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            copied = {name: tensor.to(self._device, non_blocking=True) for name, tensor in part.items()}
+            event = self._stream.record_event()
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(event)
+        for tensor in copied.values():
+            tensor.record_stream(current)
+        return copied, event
+
+    @staticmethod
+    def _release(used: tuple[dict, torch.cuda.Event | None], free: deque) -> None:
+        buffer, event = used
+        if event is not None:
+            event.synchronize()
+        free.append(buffer)

@@ -1,0 +1,227 @@
+"""Shards: the form in which samples are kept, staged and read.
+
+A shard is an HDF5 file that holds consecutive samples of one split: one contiguous (unchunked, uncompressed) data set
+per field, first axis the sample, aligned to 4 KiB. Any HDF5 tool opens one; and because each field is contiguous, sample
+i of a field lies at `offset + i · bytes per sample`, so the training path reads it without the HDF5 library. The index
+beside the shards (`index.json`) holds those offsets and the SHA-256 of every shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sciml_hpc.benchmarks.base import SampleField
+from sciml_hpc.errors import UserError
+
+FORMAT = "sciml_hpc.shards/1"
+ALIGNMENT_BYTES = 4096
+BLOCK_BYTES = 8 << 20
+"""Unit of hashing and copying: large enough for any storage, small enough to stay in cache with its neighbours."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard: samples `first` … `first + count - 1` of `split`."""
+
+    file: str
+    split: str
+    first: int
+    count: int
+    bytes: int = 0
+    sha256: str = ""
+    offsets: Mapping[str, int] | None = None
+    """Per field, where its data begins in the file."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """The index of a data set's shards."""
+
+    dataset: str
+    benchmark: str
+    fingerprint: str
+    """Of the manifest entry the shards were made from (`Dataset.fingerprint`)."""
+    made_from: Mapping[str, Any]
+    """Origin, parameters, seed: what the fingerprint hashes, to read."""
+    fields: tuple[SampleField, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the index: with the checksums in it, it stands for every byte of the data set."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(s.bytes for s in self.shards)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in order."""
+        return tuple(dict.fromkeys(s.split for s in self.shards))
+
+    def of(self, split: str) -> list[Shard]:
+        """The shards of a split, in order of their samples."""
+        return sorted((s for s in self.shards if s.split == split), key=lambda s: s.first)
+
+    def samples(self, split: str) -> int:
+        """Samples of a split."""
+        return sum(s.count for s in self.shards if s.split == split)
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    def write(self, directory: Path) -> None:
+        """Write `index.json` atomically."""
+        write_atomically(directory / "index.json", json.dumps(self._content(), indent=1))
+
+    @classmethod
+    def load(cls, directory: Path) -> Index:
+        """Read `index.json`. Raises UserError naming the file if it is missing, malformed or of another format."""
+        path = directory / "index.json"
+        try:
+            content = json.loads(path.read_text())
+            if (found := content.pop("format")) != FORMAT:
+                raise UserError(f"{path}: its format is {found!r}; this version reads {FORMAT!r}")
+            content["fields"] = tuple(
+                SampleField(**{**f, "shape": tuple(f["shape"])}) for f in content["fields"]
+            )
+            content["shards"] = tuple(Shard(**s) for s in content["shards"])
+            return cls(**content)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not an index of shards: {error}") from None
+
+
+def sample_bytes(fields: tuple[SampleField, ...]) -> int:
+    """Bytes of one sample over all fields."""
+    return sum(np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in fields)
+
+
+def plan(samples: Mapping[str, int], fields: tuple[SampleField, ...], shard_bytes: int) -> list[Shard]:
+    """Shards of nearly equal size, none over `shard_bytes` (but for a single sample that is larger itself)."""
+    per_shard = max(1, shard_bytes // sample_bytes(fields))
+    shards = []
+    for split, total in samples.items():
+        parts = math.ceil(total / per_shard)
+        cuts = [total * k // parts for k in range(parts + 1)]
+        shards += [Shard(f"{split}-{k:06d}.h5", split, cuts[k], cuts[k + 1] - cuts[k]) for k in range(parts)]
+    return shards
+
+
+def write_shard(
+    path: Path,
+    shard: Shard,
+    fields: tuple[SampleField, ...],
+    read: Callable[[str, int, int], Mapping[str, np.ndarray]],
+    attributes: Mapping[str, str | int],
+) -> Shard:
+    """Write a shard atomically from `read(split, first, count)`, a few MiB at a time; returns it with size, hash, offsets."""
+    import h5py
+
+    chunk = max(1, BLOCK_BYTES // sample_bytes(fields))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with h5py.File(
+            temporary,
+            "w",
+            libver="v108",
+            alignment_threshold=ALIGNMENT_BYTES,
+            alignment_interval=ALIGNMENT_BYTES,
+        ) as file:
+            file.attrs.update(attributes)
+            file.attrs.update(
+                {"format": FORMAT, "split": shard.split, "first": shard.first, "count": shard.count}
+            )
+            stores = {f.name: file.create_dataset(f.name, (shard.count, *f.shape), f.dtype) for f in fields}
+            for f in fields:
+                stores[f.name].attrs.update({"units": f.units, "description": f.description})
+            for start in range(0, shard.count, chunk):
+                count = min(chunk, shard.count - start)
+                arrays = read(shard.split, shard.first + start, count)
+                for f in fields:
+                    array = arrays[f.name]
+                    if array.shape != (count, *f.shape) or array.dtype != f.dtype:
+                        raise ValueError(
+                            f"{f.name} of {shard.split} {shard.first + start}: {array.dtype}{array.shape}, "
+                            f"not {f.dtype}{(count, *f.shape)}"
+                        )
+                    stores[f.name][start : start + count] = array
+            file.flush()
+            offsets = {name: int(store.id.get_offset()) for name, store in stores.items()}
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        result = Shard(
+            shard.file,
+            shard.split,
+            shard.first,
+            shard.count,
+            temporary.stat().st_size,
+            sha256_of(temporary),
+            offsets,
+        )
+        temporary.rename(path)
+        return result
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def existing_shard(
+    path: Path, shard: Shard, fields: tuple[SampleField, ...], attributes: Mapping[str, str | int]
+) -> Shard | None:
+    """The shard at `path` if an earlier, interrupted preparation left it there whole and from the same origin."""
+    import h5py
+
+    wanted = {
+        **attributes,
+        "format": FORMAT,
+        "split": shard.split,
+        "first": shard.first,
+        "count": shard.count,
+    }
+    try:
+        with h5py.File(path, "r") as file:
+            if any(file.attrs.get(k) != v for k, v in wanted.items()):
+                return None
+            offsets = {f.name: int(file[f.name].id.get_offset()) for f in fields}
+        size = path.stat().st_size
+        return Shard(shard.file, shard.split, shard.first, shard.count, size, sha256_of(path), offsets)
+    except (OSError, KeyError, TypeError):
+        return None
+
+
+def blocks(path: Path) -> Iterator[memoryview]:
+    """The file's content in order, in one reused buffer of BLOCK_BYTES."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            yield buffer[:count]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    for block in blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees either all of it or what was there before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

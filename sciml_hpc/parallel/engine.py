@@ -1,0 +1,71 @@
+"""The engine that joins the ranks' gradients: the interface, and the engine of a process that is alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from sciml_hpc.config import Communication
+from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.world import World
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(ABC):
+    """Broadcast of the first weights, averaging of gradients, and the sums that evaluation needs."""
+
+    name: str
+    version: str
+
+    @abstractmethod
+    def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Give every rank rank 0's parameters, buffers and optimiser state."""
+
+    @abstractmethod
+    def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """An optimiser whose `step` first averages the gradients over all ranks."""
+
+    @abstractmethod
+    def allreduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on every rank; the argument is left as it was."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the engine's own threads; call on every rank, before MPI ends."""
+
+
+class Single(Engine):
+    """One process, nothing to join: for a machine without Horovod. The log names it."""
+
+    name = "single"
+    version = "none"
+
+    def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: there is one rank."""
+
+    def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser itself."""
+        return optimizer
+
+    def allreduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy."""
+        return tensor.clone()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def start(settings: Communication, world: World) -> Engine:
+    """The engine that the configuration names.
+
+    Raises UserError if it is not installed or does not fit the number of ranks; never takes another in its place.
+    """
+    if settings.engine == "single":
+        if world.size > 1:
+            raise UserError(f"communication.engine=single is for one process; there are {world.size} ranks")
+        return Single()
+    from sciml_hpc.parallel.horovod import HorovodEngine
+
+    return HorovodEngine(settings, world)

@@ -1,0 +1,65 @@
+"""The Horovod engine: gradients averaged by Horovod over MPI (or NCCL, where it was built with it)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sciml_hpc.config import Communication
+from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.engine import Engine
+from sciml_hpc.parallel.world import World
+
+if TYPE_CHECKING:
+    import torch
+
+
+class HorovodEngine(Engine):
+    """Horovod's DistributedOptimizer, with tensor fusion and, where asked for, gradients that travel as fp16."""
+
+    name = "horovod"
+
+    def __init__(self, settings: Communication, world: World) -> None:
+        # Horovod reads these when it starts, from every rank's environment.
+        os.environ["HOROVOD_FUSION_THRESHOLD"] = str(settings.fusion_bytes)
+        os.environ["HOROVOD_CYCLE_TIME"] = str(settings.cycle_ms)
+        try:
+            import horovod
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise UserError(
+                f"Horovod with PyTorch is not installed ({error}); build it with modules/install-stack.sh, or run one "
+                "process without it: --set communication.engine=single"
+            ) from None
+        hvd.init()
+        if not hvd.mpi_built() or hvd.size() != world.size:
+            raise UserError(
+                f"this Horovod sees {hvd.size()} ranks where MPI has {world.size}; it must be built with MPI operations "
+                "(HOROVOD_WITH_MPI=1) against the MPI that mpi4py uses: modules/install-stack.sh does"
+            )
+        self._hvd = hvd
+        self._compression = getattr(hvd.Compression, settings.compression)
+        self.version = horovod.__version__
+        self.operations = "NCCL" if hvd.nccl_built() else "MPI"
+
+    def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Give every rank rank 0's parameters, buffers and optimiser state."""
+        self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+        self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+
+    def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Horovod's DistributedOptimizer around `optimizer`: all-reduce overlaps the backward pass."""
+        return self._hvd.DistributedOptimizer(
+            optimizer,
+            named_parameters=model.named_parameters(),
+            compression=self._compression,
+            op=self._hvd.Average,
+        )
+
+    def allreduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on every rank."""
+        return self._hvd.allreduce(tensor, op=self._hvd.Sum)
+
+    def close(self) -> None:
+        """Horovod's own shutdown."""
+        self._hvd.shutdown()

@@ -1,0 +1,180 @@
+"""Who takes part in a run: ranks, the nodes they are on, and agreement among them.
+
+MPI is started when this module is first imported, so nothing that answers at once (`list`, `info`) imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sciml_hpc.errors import RunFault, UserError
+
+T = TypeVar("T")
+
+LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("SLURM_NTASKS", "SLURM_PROCID"),
+)
+"""Environment variables in which launchers tell a process how many there are and which one it is; the nearest first."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of a run. `place` counts them node by node, so that the ranks of a node are neighbours in it."""
+
+    comm: Any
+    """All ranks (mpi4py Intracomm)."""
+    local: Any
+    """The ranks of this node."""
+    leaders: Any
+    """Local rank 0 of every node, in order of node; None on the other ranks."""
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    node: int
+    """Index of this rank's node."""
+    places: tuple[int, ...]
+    """Per node, the place of its first rank; one more entry, the world size, at the end."""
+    host: str
+    hosts: tuple[str, ...]
+    """Host name of every node."""
+    mpi: str
+    """The MPI library's own description of itself."""
+
+    @property
+    def place(self) -> int:
+        """Position of this rank when ranks are counted node by node."""
+        return self.places[self.node] + self.local_rank
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.hosts)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is rank 0, which speaks and writes for all."""
+        return self.rank == 0
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this rank does its node's work: staging, sensors."""
+        return self.local_rank == 0
+
+    def once(self, work: Callable[[], T]) -> T:
+        """Do `work` on rank 0 and give its result to all; a UserError it raises is raised on all ranks.
+
+        One broadcast: O(log ranks).
+        """
+        outcome: tuple[bool, Any] = (True, None)
+        if self.is_root:
+            try:
+                outcome = (True, work())
+            except UserError as error:
+                outcome = (False, str(error))
+        ok, value = self.comm.bcast(outcome)
+        if not ok:
+            raise UserError(value)
+        return value
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do `work` on every rank; if it fails with a UserError or RunFault on any, all raise the lowest rank's.
+
+        One reduction, and one broadcast if there was a failure: O(log ranks).
+        """
+        from mpi4py import MPI
+
+        failure, value = None, None
+        try:
+            value = work()
+        except (UserError, RunFault) as error:
+            failure = error
+        except OSError as error:
+            failure = RunFault(f"rank {self.rank} on {self.host}: {error}")
+        first = self.comm.allreduce(self.size if failure is None else self.rank, MPI.MIN)
+        if first < self.size:
+            raise self.comm.bcast(failure, root=first)
+        return value  # type: ignore[return-value]
+
+    def max(self, value: float) -> float:
+        """The largest over all ranks."""
+        from mpi4py import MPI
+
+        return self.comm.allreduce(value, MPI.MAX)
+
+    def sum(self, value: Any) -> Any:
+        """The sum over all ranks."""
+        return self.comm.allreduce(value)
+
+    def gather_nodes(self, value: T) -> list[T] | None:
+        """The leaders' values in order of node, on rank 0; None elsewhere. O(nodes) on rank 0: for small records."""
+        return self.leaders.gather(value) if self.is_leader else None
+
+
+def expected_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str, bool]:
+    """(ranks the launcher started, the variable that says so, whether this process is the launcher's first).
+
+    (1, "", True) without a launcher.
+    """
+    for size, rank in LAUNCHERS:
+        if environment.get(size, "").isdigit():
+            return int(environment[size]), size, environment.get(rank, "0") == "0"
+    return 1, "", True
+
+
+class WrongWorld(UserError):
+    """MPI's world is not what the launcher started. `speaks` says whether this process is to tell the user."""
+
+    def __init__(self, message: str, speaks: bool) -> None:
+        super().__init__(message)
+        self.speaks = speaks
+
+
+def join() -> World:
+    """Start MPI and find the other ranks and this rank's node.
+
+    Three collectives (two communicator splits, an all-gather of one host name per node): O(log ranks + nodes).
+    Raises WrongWorld if the MPI world is smaller than what the launcher started.
+    """
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    expected, variable, first = expected_size()
+    if comm.size != expected:
+        raise WrongWorld(
+            f"the launcher started {expected} processes ({variable}={expected}), but MPI sees a world of {comm.size}: "
+            "every process would run alone. Start them with the launcher that this MPI was built for: "
+            "under Slurm `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` shows what there "
+            "is), or `mpirun` inside the allocation; for one process alone, `srun -n 1`.",
+            speaks=first,
+        )
+    host = socket.gethostname().split(".")[0]
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    leaders = comm.Split(0 if local.rank == 0 else MPI.UNDEFINED, key=comm.rank)
+    if local.rank == 0:
+        hosts, sizes = zip(*leaders.allgather((host, local.size)), strict=True)
+        facts = (leaders.rank, hosts, tuple(sum(sizes[:k]) for k in range(len(sizes) + 1)))
+    else:
+        facts, leaders = None, None
+    node, hosts, places = local.bcast(facts)
+    return World(
+        comm=comm,
+        local=local,
+        leaders=leaders,
+        rank=comm.rank,
+        size=comm.size,
+        local_rank=local.rank,
+        local_size=local.size,
+        node=node,
+        places=places,
+        host=host,
+        hosts=tuple(hosts),
+        mpi=MPI.Get_library_version().split("\n")[0].strip().rstrip("\x00"),
+    )
