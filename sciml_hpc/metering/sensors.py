@@ -69,7 +69,7 @@ class Sensor(ABC):
 
 
 class TraceSensor(Sensor):
-    """A recording replayed: at any time of `clock` it shows what was recorded last, as hardware shows its last update."""
+    """A recording replayed: at any time of `clock` it shows its last entry, as hardware does."""
 
     def __init__(
         self,

@@ -9,8 +9,8 @@ import time
 import pytest
 from fake_gpus import FakeNvml
 
-from sciml_hpc.metering import energy
-from sciml_hpc.metering.energy import EnergyMeter, JobEnergy, NodeEnergy, find_sensors
+from sciml_hpc.metering.energy import EnergyMeter, find_sensors
+from sciml_hpc.metering.energy_report import KINDS, DeviceEnergy, JobEnergy, NodeEnergy, PhaseEnergy
 from sciml_hpc.metering.gpu_sensors import nvml_sensors
 from sciml_hpc.metering.sensors import SensorError, SensorInfo, TraceSensor
 
@@ -198,15 +198,15 @@ def test_a_simulated_sensor_never_becomes_a_measured_figure(clock):
     fields = dataclasses.asdict(report.devices[0])
     del fields["provenance"]
     with pytest.raises(TypeError, match="provenance"):
-        energy.DeviceEnergy(**fields)
+        DeviceEnergy(**fields)
 
 
 def node(energy_J, kind="gpu", idle_W=10.0, **absent):
-    device = energy.DeviceEnergy(
+    device = DeviceEnergy(
         kind=kind, id=f"{kind}-{energy_J}", name="n", source="NVML", scope="gpu", power_scope="gpu", period_s=0.1,
         provenance="measured", wall_s=9.0, energy_J=energy_J, integrated_J=energy_J, disagreement=0.06, flagged=True,
         max_W=1.0, idle_W=idle_W, samples=3, reason=None if energy_J else "broken", power_reason=None,
-        phases={"training": energy.PhaseEnergy(9.0, 1, energy_J, energy_J, 0.1)},
+        phases={"training": PhaseEnergy(9.0, 1, energy_J, energy_J, 0.1)},
     )  # fmt: skip
     return JobEnergy.of(NodeEnergy(9.0, (device,), absent, 0.01))
 
@@ -248,8 +248,8 @@ def test_off_meters_nothing_and_says_so():
     meter.start("staging")
     meter.phase("training")
     record = JobEnergy.of(meter.stop()).record()
-    assert {record[f"{kind}_energy_J"] for kind in energy.KINDS} == {None}
-    assert {record[f"{kind}_energy_reason"] for kind in energy.KINDS} == {"metering was switched off"}
+    assert {record[f"{kind}_energy_J"] for kind in KINDS} == {None}
+    assert {record[f"{kind}_energy_reason"] for kind in KINDS} == {"metering was switched off"}
 
 
 def test_the_thread_samples_at_the_sensors_period():
