@@ -1,0 +1,136 @@
+"""Correct logs of every kind, written by RunLog under a clock that the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sciml_hpc.results import mllog
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+INDEX = "ab" * 32
+
+
+class Clock:
+    """Stands for the module `time` in RunLog: every reading is 1 ms after the last."""
+
+    def __init__(self, start_ms: int = 1_700_000_000_000) -> None:
+        self.now_ns = start_ms * 1_000_000
+
+    def time_ns(self) -> int:
+        return self.now_ns
+
+    def monotonic_ns(self) -> int:
+        self.now_ns += 1_000_000
+        return self.now_ns
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+
+
+@dataclass
+class Kind:
+    """A run whose log is right: its target, its data and the metric of each epoch."""
+
+    benchmark: str
+    metric: str
+    direction: str
+    value: float | None
+    series: tuple[float, ...]
+    official: bool = False
+    origin: str = "simulated"
+    others: dict[str, float] = field(default_factory=dict)
+    interrupted_in: int | None = None
+
+
+KINDS = {
+    "cloudmask_official": Kind("cloudmask", "accuracy", "max", 0.9, (0.81, 0.88, 0.91), True, "published", {"iou": 0.7}),
+    "stemdl_official": Kind("stemdl", "macro_f1", "max", 0.9, (0.5, 0.92), True, "published", {"accuracy": 0.93}),
+    "uno_official": Kind("uno", "loss", "min", 0.0054, (0.02, 0.0053), True, "published", {"r2": 0.77}),
+    "earthquake_official": Kind("earthquake", "nnse", "max", 0.8, (0.5, 0.85), True, "published"),
+    "cloudmask_embedded": Kind("cloudmask", "accuracy", "max", 0.95, (0.9, 0.96), others={"iou": 0.8}),
+    "saxs": Kind("saxs", "accuracy", "max", 0.97, (0.98,), origin="published"),
+    "magnon": Kind("magnon", "mae_meV", "min", 0.006, (0.01, 0.0055)),
+    "em_denoise": Kind("em_denoise", "psnr_db", "max", 30.0, (25.0, 31.5), origin="own"),
+    "fixed_work": Kind("cloudmask", "accuracy", "max", None, (0.5, 0.6, 0.65), origin="published"),
+    "resumed": Kind("cloudmask", "accuracy", "max", 0.95, (0.7, 0.9, 0.96), interrupted_in=2),
+}
+SECONDS = {"staging": 7.0, "epoch": 20.0, "eval": 3.0, "interruption": 3600.0, "init": 5.0}
+
+
+def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | None = COMMIT, epoch_s: float = 20.0):
+    """Write the log of `kind` at `path`; the time that passes is that of SECONDS, and 1 ms for each line."""
+    log = mllog.RunLog(path)
+    log.submission(
+        benchmark=kind.benchmark, org="Centre", platform="4x node", version="sciml_hpc 1.0", commit=commit
+    )
+    log.cache_clear("cold", "posix_fadvise(DONTNEED) on every shard")
+    log.init_start()
+    log.dataset("small", kind.origin, INDEX)
+    if kind.value is None:
+        log.fixed_work(len(kind.series), kind.metric, kind.direction)
+    else:
+        log.target(kind.metric, kind.direction, kind.value, "a test", kind.official)
+    log.configuration(
+        seed=seed,
+        train_samples=800,
+        eval_samples=200,
+        nodes=4,
+        ranks=16,
+        accelerators_per_node=4,
+        recipe={"global_batch": 64, "optimizer": "adam", "base_lr": 1e-3, "epochs": 10},
+    )
+    clock.pass_s(SECONDS["init"])
+    log.init_stop()
+    log.run_start()
+    log.staging_start()
+    clock.pass_s(SECONDS["staging"])
+    log.staging_stop(bytes=1 << 30)
+    for epoch, value in enumerate(kind.series, start=1):
+        log.epoch_start(epoch)
+        if epoch == kind.interrupted_in:
+            log.interrupted(epoch, 5, "SIGTERM")
+            log.close()
+            clock.pass_s(SECONDS["interruption"])
+            log = mllog.RunLog(path, resume=True)
+            log.resumed(epoch, 5)
+            log.staging_start()
+            log.staging_stop()
+        clock.pass_s(epoch_s)
+        log.epoch_stop(epoch)
+        log.eval_start(epoch)
+        clock.pass_s(SECONDS["eval"])
+        log.metrics({kind.metric: value, **kind.others}, epoch)
+        log.eval_stop(epoch)
+        log.tracked_stats({"throughput": 800 / epoch_s}, epoch)
+    log.run_stop("success")
+    log.result({kind.metric: kind.series[-1]})
+    log.close()
+    return path
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every RunLog of this test."""
+    clock = Clock()
+    monkeypatch.setattr(mllog, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def write_log(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
+    """`write_log(kind, name="result_0.txt", **options)`: a correct log of that kind."""
+
+    def make(kind: str, name: str = "result_0.txt", **options) -> Path:
+        return write(tmp_path / name, KINDS[kind], clock, **options)
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each kind of log in turn."""
+    return request.param
