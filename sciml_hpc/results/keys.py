@@ -57,7 +57,6 @@ KEYS: dict[str, Key] = {
 }
 
 RECIPE = {
-    "global_batch": "global_batch_size",
     "optimizer": "opt_name",
     "base_lr": "opt_base_learning_rate",
     "min_lr": "opt_end_learning_rate",

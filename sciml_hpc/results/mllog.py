@@ -127,9 +127,12 @@ class RunLog:
         nodes: int,
         ranks: int,
         accelerators_per_node: int,
+        global_batch: int,
         recipe: Mapping[str, Any],
     ) -> int:
-        """The size of the run and its recipe (resolved fields of the benchmark's Recipe, JSON values).
+        """The size of the run and its recipe: the resolved fields of the benchmark's Recipe, as JSON values.
+
+        `global_batch` is the samples per step that the ranks really do, whatever the recipe asked for.
 
         Raises TypeError for a count that is not an integer.
         """
@@ -140,13 +143,13 @@ class RunLog:
             "number_of_nodes": nodes,
             "number_of_ranks": ranks,
             "accelerators_per_node": accelerators_per_node,
+            "global_batch_size": global_batch,
         }
         for name, count in counts.items():
             self._event(name, operator.index(count))
         for field, name in RECIPE.items():
             if field in recipe:
-                value = recipe[field]
-                self._event(name, operator.index(value) if name == "global_batch_size" else value)
+                self._event(name, recipe[field])
         return self._event("recipe", dict(recipe))
 
     def dataset(self, name: str, origin: Literal["published", "simulated", "own"], index_sha256: str) -> int:

@@ -47,7 +47,9 @@ class Kind:
 
 
 KINDS = {
-    "cloudmask_official": Kind("cloudmask", "accuracy", "max", 0.9, (0.81, 0.88, 0.91), True, "published", {"iou": 0.7}),
+    "cloudmask_official": Kind(
+        "cloudmask", "accuracy", "max", 0.9, (0.81, 0.88, 0.91), True, "published", {"iou": 0.7}
+    ),
     "stemdl_official": Kind("stemdl", "macro_f1", "max", 0.9, (0.5, 0.92), True, "published", {"accuracy": 0.93}),
     "uno_official": Kind("uno", "loss", "min", 0.0054, (0.02, 0.0053), True, "published", {"r2": 0.77}),
     "earthquake_official": Kind("earthquake", "nnse", "max", 0.8, (0.5, 0.85), True, "published"),
@@ -64,9 +66,7 @@ SECONDS = {"staging": 7.0, "epoch": 20.0, "eval": 3.0, "interruption": 3600.0, "
 def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | None = COMMIT, epoch_s: float = 20.0):
     """Write the log of `kind` at `path`; the time that passes is that of SECONDS, and 1 ms for each line."""
     log = mllog.RunLog(path)
-    log.submission(
-        benchmark=kind.benchmark, org="Centre", platform="4x node", version="sciml_hpc 1.0", commit=commit
-    )
+    log.submission(benchmark=kind.benchmark, org="Centre", platform="4x node", version="sciml_hpc 1.0", commit=commit)
     log.cache_clear("cold", "posix_fadvise(DONTNEED) on every shard")
     log.init_start()
     log.dataset("small", kind.origin, INDEX)
@@ -81,6 +81,7 @@ def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | 
         nodes=4,
         ranks=16,
         accelerators_per_node=4,
+        global_batch=64,
         recipe={"global_batch": 64, "optimizer": "adam", "base_lr": 1e-3, "epochs": 10},
     )
     clock.pass_s(SECONDS["init"])

@@ -438,7 +438,7 @@ def test_no_content_stops_the_checker(write_log):
 
 
 def test_a_file_that_cannot_be_read_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="nowhere.txt: cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read"):
         check(tmp_path / "nowhere.txt")
 
 
