@@ -1,4 +1,4 @@
-"""What was spent, as it goes into the record: per device and phase, summed over nodes, null with the reason where unknown."""
+"""What was spent, as it goes into the record: per device and phase, summed over nodes, null with its reason."""
 
 from __future__ import annotations
 
