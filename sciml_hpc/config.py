@@ -150,9 +150,7 @@ def resolve(
             close = did_you_mean(key, known)
             raise UserError(f"{where}: unknown key {key!r}{close}; allowed: {', '.join(sorted(known))}")
         if key in ("benchmark", "task") and value != values[key]:
-            raise UserError(
-                f"{where}: {key} is {value!r}, but the command runs {values[key] or 'the default task'!r}"
-            )
+            raise UserError(f"{where}: {key} is {value!r}, but the command runs {values[key] or 'the default task'!r}")
         section, _, name = key.rpartition(".")
         target = values.setdefault(section, {}) if section else values
         target[name] = value
@@ -162,9 +160,7 @@ def resolve(
         return RunConfig.model_validate(values), frozenset(given)
     except ValidationError as error:
         prefix = "train." if error.title == benchmark.Recipe.__name__ else ""
-        wheres = {
-            given[n][0] for f in error.errors() if (n := prefix + ".".join(map(str, f["loc"]))) in given
-        }
+        wheres = {given[n][0] for f in error.errors() if (n := prefix + ".".join(map(str, f["loc"]))) in given}
         raise explain(", ".join(sorted(wheres)) or f"preset {chosen}", error) from None
 
 

@@ -39,7 +39,5 @@ def explain(where: str, error: ValidationError, allowed: Iterable[str] = ()) -> 
         elif fault["type"] == "missing":
             lines.append(f"{where}: field {name!r} is missing")
         else:
-            lines.append(
-                f"{where}: {name}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
-            )
+            lines.append(f"{where}: {name}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return UserError("\n".join(lines))

@@ -25,7 +25,7 @@ class Simulator(Settings):
     kind: Literal["simulator"]
     seed: int = Field(ge=0)
     """Every sample follows from this number and its index."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     """Fields of the benchmark's Generator."""
 
 
@@ -39,7 +39,7 @@ class Files(Settings):
     """The command by which a centre gets them."""
     seed: int = Field(0, ge=0)
     """Draws the split where the publisher left it open."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     """Fields of the benchmark's Generator."""
 
 
@@ -106,9 +106,7 @@ class Dataset(Settings):
 def shipped_manifest() -> Path:
     """The manifest that comes with the package: beside it in a checkout, inside it when installed."""
     package = Path(__file__).parent
-    return next(
-        (p for p in (package / "datasets.yaml", package.parent / "datasets.yaml") if p.exists()), package
-    )
+    return next((p for p in (package / "datasets.yaml", package.parent / "datasets.yaml") if p.exists()), package)
 
 
 def load_manifest(extra: Path | None = None) -> Mapping[str, Dataset]:
@@ -121,9 +119,7 @@ def load_manifest(extra: Path | None = None) -> Mapping[str, Dataset]:
     if extra is not None:
         for name, dataset in _load(extra).items():
             if name in datasets:
-                raise UserError(
-                    f"{extra}: datasets.{name}: that name belongs to the shipped manifest; choose another"
-                )
+                raise UserError(f"{extra}: datasets.{name}: that name belongs to the shipped manifest; choose another")
             datasets[name] = dataset
     return datasets
 
@@ -132,9 +128,7 @@ def select(datasets: Mapping[str, Dataset], name: str, benchmark: str | None = N
     """The data set called `name`; UserError naming the choices if there is none, or it is another benchmark's."""
     known = [n for n, d in datasets.items() if benchmark in (None, d.benchmark)]
     if name not in datasets:
-        raise UserError(
-            f"unknown data set {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
-        )
+        raise UserError(f"unknown data set {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
     if benchmark not in (None, datasets[name].benchmark):
         raise UserError(
             f"data set {name} belongs to benchmark {datasets[name].benchmark}, not to {benchmark}; "
@@ -151,11 +145,7 @@ def _load(path: Path) -> dict[str, Dataset]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get("datasets"), dict):
-        found = (
-            type(content).__name__
-            if not isinstance(content, dict)
-            else ", ".join(map(str, content)) or "nothing"
-        )
+        found = type(content).__name__ if not isinstance(content, dict) else ", ".join(map(str, content)) or "nothing"
         raise UserError(f"{path}: must have one top-level field 'datasets' (name: entry); found {found}")
     result = {}
     for name, entry in content["datasets"].items():

@@ -49,7 +49,9 @@ class Recipe(Settings):
     lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the learning rate grows with global_batch / lr_reference_batch (never below base_lr's own)."""
     warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs of linear warm-up from base_lr to the scaled rate."""
+    """Epochs over which the learning rate goes linearly from `warmup_from` to the scaled rate."""
+    warmup_from: float | None = Field(None, gt=0)
+    """Learning rate at the first step of warm-up; `base_lr` if not given."""
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
     """Learning rate after warm-up: constant, cosine to `min_lr` at `epochs`, or reduced on a plateau."""
     min_lr: float = Field(0.0, ge=0)

@@ -97,9 +97,7 @@ class Loader:
     A batch is valid until the next one is taken: its memory is used again.
     """
 
-    def __init__(
-        self, reader: ShardReader, batch: int, device: torch.device, prefetch: int, threads: int
-    ) -> None:
+    def __init__(self, reader: ShardReader, batch: int, device: torch.device, prefetch: int, threads: int) -> None:
         import torch
 
         self.read_bytes = 0
@@ -153,9 +151,7 @@ class Loader:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
 
-    def _fill(
-        self, numbers: np.ndarray, part: dict[str, torch.Tensor]
-    ) -> tuple[dict[str, torch.Tensor], int]:
+    def _fill(self, numbers: np.ndarray, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
         return part, self._reader.read(numbers, {name: tensor.numpy() for name, tensor in part.items()})
 
     def _to_device(self, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:

@@ -70,9 +70,7 @@ def prepare(
         there = sum(f.stat().st_size for f in directory.glob("*.h5"))
         needed = sum(dataset.samples.values()) * sample_bytes(source.fields) - there
         if free < needed:
-            raise UserError(
-                f"{directory} has {free / 1e9:.1f} GB free; {name} needs {needed / 1e9:.1f} GB there"
-            )
+            raise UserError(f"{directory} has {free / 1e9:.1f} GB free; {name} needs {needed / 1e9:.1f} GB there")
 
     def make() -> list[Shard]:
         made = []

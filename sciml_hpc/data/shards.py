@@ -93,9 +93,7 @@ class Index:
             content = json.loads(path.read_text())
             if (found := content.pop("format")) != FORMAT:
                 raise UserError(f"{path}: its format is {found!r}; this version reads {FORMAT!r}")
-            content["fields"] = tuple(
-                SampleField(**{**f, "shape": tuple(f["shape"])}) for f in content["fields"]
-            )
+            content["fields"] = tuple(SampleField(**{**f, "shape": tuple(f["shape"])}) for f in content["fields"])
             content["shards"] = tuple(Shard(**s) for s in content["shards"])
             return cls(**content)
         except (OSError, UnicodeDecodeError) as error:
@@ -141,9 +139,7 @@ def write_shard(
             alignment_interval=ALIGNMENT_BYTES,
         ) as file:
             file.attrs.update(attributes)
-            file.attrs.update(
-                {"format": FORMAT, "split": shard.split, "first": shard.first, "count": shard.count}
-            )
+            file.attrs.update({"format": FORMAT, "split": shard.split, "first": shard.first, "count": shard.count})
             stores = {f.name: file.create_dataset(f.name, (shard.count, *f.shape), f.dtype) for f in fields}
             for f in fields:
                 stores[f.name].attrs.update({"units": f.units, "description": f.description})

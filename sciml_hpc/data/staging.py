@@ -62,6 +62,16 @@ class StagingReport:
     reused_bytes: int = 0
     """Found intact on node-local storage."""
     seconds: float = 0.0
+    """Wall time of a node; the longest, when reports of nodes are added."""
+
+    def __add__(self, other: StagingReport) -> StagingReport:
+        return StagingReport(
+            self.shared_read_bytes + other.shared_read_bytes,
+            self.received_bytes + other.received_bytes,
+            self.written_bytes + other.written_bytes,
+            self.reused_bytes + other.reused_bytes,
+            max(self.seconds, other.seconds),
+        )
 
 
 @dataclass
@@ -137,11 +147,7 @@ def find_scratch(asked: Path | None, environment: Mapping[str, str] = os.environ
         candidates.append((Path("/tmp"), "default"))
     for path, how in candidates:
         kind = file_system(path)
-        if (
-            path.is_dir()
-            and os.access(path, os.W_OK | os.X_OK)
-            and (asked or kind not in SHARED_FILE_SYSTEMS)
-        ):
+        if path.is_dir() and os.access(path, os.W_OK | os.X_OK) and (asked or kind not in SHARED_FILE_SYSTEMS):
             return (
                 path,
                 f"{path} ({how}, {kind}{', a shared file system' if kind in SHARED_FILE_SYSTEMS else ''})",
@@ -161,78 +167,83 @@ def file_system(path: Path) -> str:
     return kind
 
 
+def check(index: Index, data: Path, world: World, mode: str, scratch: Path | None) -> None:
+    """Find what would stop staging before any of it is done; collective.
+
+    Every node looks at the sizes of the shards it will read from shared storage and at the space it has. Raises
+    UserError on all ranks: a shard missing or truncated, no node-local directory, too little space in it.
+    """
+
+    def look() -> None:
+        if mode == "none":
+            _check_sizes(data, index.shards if world.is_root else ())
+        elif world.is_leader:
+            steps = plan(index, world.places, mode, world.node)
+            _check_sizes(data, [s.shard for s in steps if s.chain[0] == world.node])
+            root, _ = find_scratch(scratch)
+            kept = _kept(root, index, world)
+            needed = sum(s.shard.bytes for s in steps if not (kept / s.shard.file).exists())
+            if (free := shutil.disk_usage(root).free) < needed + MARGIN_BYTES:
+                raise UserError(
+                    f"{root} on {world.host} has {free / 1e9:.2f} GB free; staging needs {needed / 1e9:.2f} GB there and "
+                    f"{MARGIN_BYTES / 1e9:.2f} GB to spare: give another directory with --scratch, use more nodes"
+                    f"{' or staging.mode=partition' if mode == 'replicate' else ''}"
+                )
+
+    world.together(look)
+
+
 def stage(index: Index, data: Path, world: World, mode: str, scratch: Path | None, keep: bool) -> Staged:
-    """Bring the shards this node needs to node-local storage; collective over all ranks.
+    """Bring the shards this node needs to node-local storage; collective over all ranks, after `check`.
 
     The node's leader works, the other ranks wait. Raises on all ranks the first error of any node: UserError for a
-    missing, truncated or corrupted shard, for no or too little space; RunFault for storage that fails.
+    corrupted shard; RunFault for storage that fails.
     """
     ranges = node_ranges(index, world, mode, world.node)
     if mode == "none":
-        world.together(lambda: _check_sizes(data, index.shards if world.is_root else ()))
         return Staged(data, "none: read in place", ranges, world.place, world.size)
-    sharing = (world.local_rank, world.local_size) if mode == "partition" else (world.place, world.size)
-    steps = plan(index, world.places, mode, world.node) if world.is_leader else []
-    start = time.perf_counter()
-
-    def prepare() -> tuple[Path, Path, str, list[bool]] | None:
-        if not world.is_leader:
-            return None
-        root, described = find_scratch(scratch)
-        _check_sizes(data, [s.shard for s in steps if s.chain[0] == world.node])
-        base = root / f"sciml_hpc-{os.getuid()}-{world.host}"
-        kept = base / f"{index.dataset}-{index.sha256[:12]}"
-        _remove_stale(base)
-        own = kept if keep else base / f"run-{os.getpid()}"
-        own.mkdir(parents=True, exist_ok=True)
-        intact = [_reuse(kept, own, s.shard) for s in steps]
-        needed = sum(s.shard.bytes for s, there in zip(steps, intact, strict=True) if not there)
-        if (free := shutil.disk_usage(own).free) < needed + MARGIN_BYTES:
-            if own is not kept:
-                shutil.rmtree(own, ignore_errors=True)
-            raise UserError(
-                f"{root} on {world.host} has {free / 1e9:.2f} GB free; staging needs {needed / 1e9:.2f} GB there and "
-                f"{MARGIN_BYTES / 1e9:.2f} GB to spare: give another directory with --scratch, use more nodes"
-                f"{' or staging.mode=partition' if mode == 'replicate' else ''}"
-            )
-        return root, own, described, intact
-
-    found = world.together(prepare)
     report = StagingReport()
-    facts = None
+    start = time.perf_counter()
+    own, facts = None, None
 
     def work() -> None:
-        if found is None:
+        nonlocal own, facts
+        if not world.is_leader:
             return
-        _, own, _, intact = found
-        _run_steps(index, steps, intact, data, own, world, report)
+        root, described = find_scratch(scratch)
+        kept = _kept(root, index, world)
+        _remove_stale(kept.parent)
+        own = kept if keep else kept.parent / f"run-{os.getpid()}"
+        own.mkdir(parents=True, exist_ok=True)
+        facts = (str(own), described)
+        _run_steps(index, plan(index, world.places, mode, world.node), kept, data, own, world, report)
 
     try:
         world.together(work)
     except Exception:
-        if found is not None and not keep:
-            shutil.rmtree(found[1], ignore_errors=True)
+        if own is not None and not keep:
+            shutil.rmtree(own, ignore_errors=True)
         raise
-    report.seconds = time.perf_counter() - start
-    if found is not None:
-        facts = (str(found[1]), found[2])
-    own_path, described = world.local.bcast(facts)
-    remove = Path(own_path) if world.is_leader and not keep else None
-    return Staged(Path(own_path), described, ranges, *sharing, report, remove)
+    directory, described = world.local.bcast(facts)
+    if world.is_leader:
+        report.seconds = time.perf_counter() - start
+    remove = own if not keep else None
+    sharing = (world.local_rank, world.local_size) if mode == "partition" else (world.place, world.size)
+    return Staged(Path(directory), described, ranges, *sharing, report, remove)
+
+
+def _kept(root: Path, index: Index, world: World) -> Path:
+    """Where a data set is kept on a node between runs."""
+    return root / f"sciml_hpc-{os.getuid()}-{world.host}" / f"{index.dataset}-{index.sha256[:12]}"
 
 
 def _run_steps(
-    index: Index,
-    steps: list[Step],
-    intact: list[bool],
-    data: Path,
-    own: Path,
-    world: World,
-    report: StagingReport,
+    index: Index, steps: list[Step], kept: Path, data: Path, own: Path, world: World, report: StagingReport
 ) -> None:
     """Copy a leader's shards: those that only this node needs in threads, those that travel along chains meanwhile."""
     from mpi4py import MPI
 
+    intact = [_reuse(kept, own, s.shard) for s in steps]
     there = np.ones(len(index.shards), dtype=np.uint8)
     for step, whole in zip(steps, intact, strict=True):
         there[step.number] = whole
@@ -359,9 +370,7 @@ def _check_sizes(data: Path, shards: Iterator[Shard] | list[Shard] | tuple[Shard
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise UserError(
-                f"shard {path} cannot be read: {error.strerror}; prepare the data set again"
-            ) from None
+            raise UserError(f"shard {path} cannot be read: {error.strerror}; prepare the data set again") from None
         if size != shard.bytes:
             raise UserError(
                 f"shard {path} has {size} bytes, the index says {shard.bytes}: it is truncated or not the same file; "

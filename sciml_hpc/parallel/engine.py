@@ -18,6 +18,8 @@ class Engine(ABC):
 
     name: str
     version: str
+    operations: str
+    """The library that moves the bytes: MPI, NCCL or none."""
 
     @abstractmethod
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -41,6 +43,7 @@ class Single(Engine):
 
     name = "single"
     version = "none"
+    operations = "none"
 
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Nothing: there is one rank."""

@@ -180,9 +180,7 @@ def _addresses() -> list[str]:
     return [a for a in found if not a.startswith("127.")]
 
 
-def _connect(
-    host: str, rank: int, addresses: list[str], port: int, token: str, same_host: bool
-) -> socket.socket:
+def _connect(host: str, rank: int, addresses: list[str], port: int, token: str, same_host: bool) -> socket.socket:
     """A connection to a rank, by the first of its names and addresses that answers."""
     error: OSError = OSError("no address")
     for address in ["127.0.0.1"] if same_host else [host, *addresses]:

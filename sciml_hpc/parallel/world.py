@@ -5,24 +5,15 @@ MPI is started when this module is first imported, so nothing that answers at on
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sciml_hpc.errors import RunFault, UserError
+from sciml_hpc.launch import expected_size, is_first_process
 
 T = TypeVar("T")
-
-LAUNCHERS = (
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("PMI_SIZE", "PMI_RANK"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    ("SLURM_NTASKS", "SLURM_PROCID"),
-)
-"""Environment variables in which launchers tell a process how many there are and which one it is; the nearest first."""
-
 
 @dataclass(frozen=True)
 class World:
@@ -118,17 +109,6 @@ class World:
         return self.leaders.gather(value) if self.is_leader else None
 
 
-def expected_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str, bool]:
-    """(ranks the launcher started, the variable that says so, whether this process is the launcher's first).
-
-    (1, "", True) without a launcher.
-    """
-    for size, rank in LAUNCHERS:
-        if environment.get(size, "").isdigit():
-            return int(environment[size]), size, environment.get(rank, "0") == "0"
-    return 1, "", True
-
-
 class WrongWorld(UserError):
     """MPI's world is not what the launcher started. `speaks` says whether this process is to tell the user."""
 
@@ -146,14 +126,14 @@ def join() -> World:
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    expected, variable, first = expected_size()
+    expected, variable = expected_size()
     if comm.size != expected:
         raise WrongWorld(
             f"the launcher started {expected} processes ({variable}={expected}), but MPI sees a world of {comm.size}: "
             "every process would run alone. Start them with the launcher that this MPI was built for: "
             "under Slurm `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` shows what there "
             "is), or `mpirun` inside the allocation; for one process alone, `srun -n 1`.",
-            speaks=first,
+            speaks=is_first_process(),
         )
     host = socket.gethostname().split(".")[0]
     local = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)

@@ -1,0 +1,247 @@
+"""The command line: commands and options, no logic. What needs MPI or torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import sciml_hpc
+from sciml_hpc import benchmarks, errors, show
+from sciml_hpc.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from sciml_hpc.parallel.world import World
+    from sciml_hpc.plan import Request
+
+PROGRAM = "python -m sciml_hpc"
+EXIT_STATUS = """exit status:
+  0  VALID: the result counts          2  the user's input is wrong: a message names what
+  1  it ran, but the result is INVALID 3  a fault of the run: lost rank, I/O, a loss that is not finite"""
+COMMANDS = {
+    "list": "the benchmarks, their presets and data sets",
+    "info": "a benchmark or data set: science, target, published figures, what --set can change",
+    "prepare": "make the shards of a data set, in parallel over the ranks",
+    "simulate": "write a simulated data set in the published file format, to rehearse with",
+    "verify": "compare the shards of a data set with their checksums",
+    "system": "what this node is, and what was found and built",
+    "check": "judge the log of a run: MLCommons' checker and our own rules",
+    "package": "lay out results as a submission, with checksums over every file",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n{self.format_usage().strip()}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    names = benchmarks.names()
+    top = _Parser(
+        prog=PROGRAM,
+        description="Scientific machine-learning benchmarks for supercomputers. The first word is a benchmark to run, "
+        f"or a command:\n\n  benchmarks: {', '.join(names)}\n"
+        + "\n".join(f"  {name:10}  {text}" for name, text in COMMANDS.items()),
+        epilog=f"examples:\n  {PROGRAM} cloudmask\n  srun -N 64 {PROGRAM} cloudmask --preset full\n"
+        f"  mpirun -n 2 {PROGRAM} cloudmask --set train.base_lr=0.002\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"sciml_hpc {sciml_hpc.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="BENCHMARK|COMMAND", parser_class=_Parser)
+
+    def add(name: str, text: str, work: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, description=text, epilog=EXIT_STATUS, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        made.set_defaults(work=work)
+        return made
+
+    for name in names:
+        _run_options(add(name, f"Run {name}; under srun or mpirun on all their ranks, else on one.", _run))
+    add("list", COMMANDS["list"], lambda a: show.print_list(a.manifest)).add_argument("--manifest", type=Path)
+    info = add("info", COMMANDS["info"], lambda a: show.print_info(a.name, a.manifest))
+    info.add_argument("name", metavar="NAME", help="a benchmark or a data set")
+    info.add_argument("--manifest", type=Path)
+    prepare = add("prepare", COMMANDS["prepare"], _prepare)
+    prepare.add_argument("benchmark", metavar="BENCHMARK")
+    _data_options(prepare)
+    simulate = add("simulate", COMMANDS["simulate"], _simulate)
+    simulate.add_argument("benchmark", metavar="BENCHMARK")
+    _data_options(simulate)
+    simulate.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the files")
+    verify = add("verify", COMMANDS["verify"], _verify)
+    verify.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
+    verify.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
+    verify.add_argument("--manifest", type=Path, metavar="FILE")
+    add("system", COMMANDS["system"], lambda a: show.print_system())
+    check = add("check", COMMANDS["check"], _check)
+    check.add_argument("log", type=Path, metavar="RESULT_FILE")
+    package = add("package", COMMANDS["package"], _package)
+    package.add_argument("results", type=Path, nargs="+", metavar="RESULT_FILE", help="result_N.txt of several runs")
+    package.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the package")
+    package.add_argument("--org", default="unknown", help="the submitting organisation")
+    return top
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line says; the exit status. A user's mistake is one message, from the first rank."""
+    from sciml_hpc.launch import is_first_process
+
+    try:
+        top = parser()
+        known = [*benchmarks.names(), *COMMANDS]
+        if not arguments:
+            top.print_help()
+            return errors.VALID
+        if not arguments[0].startswith("-") and arguments[0] not in known:
+            raise UserError(
+                f"unknown benchmark or command {arguments[0]!r}{did_you_mean(arguments[0], known)}; benchmarks: "
+                f"{', '.join(benchmarks.names())}; commands: {', '.join(COMMANDS)}"
+            )
+        options = top.parse_args(arguments)
+        return options.work(options)
+    except UserError as error:
+        if getattr(error, "speaks", is_first_process()):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return errors.USER_ERROR
+    except BrokenPipeError:
+        return errors.VALID
+
+
+def _data_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--task", help="the benchmark's task, where it has several")
+    made.add_argument("--preset", help="size: tiny, small, node or full (default: tiny)")
+    made.add_argument("--dataset", metavar="NAME", help="data set (default: the preset's)")
+    made.add_argument("--manifest", type=Path, metavar="FILE", help="further data sets, in the form of datasets.yaml")
+    made.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="where data sets are (./data)")
+
+
+def _run_options(made: argparse.ArgumentParser) -> None:
+    _data_options(made)
+    made.add_argument("--model", help="the network, where the benchmark has several (train.model)")
+    made.add_argument("--scratch", type=Path, metavar="DIR", help="node-local storage (default: found by environment)")
+    made.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="for results (./results)")
+    made.add_argument("--system", metavar="NAME", help="name results are filed under (default: cluster and size)")
+    made.add_argument("--org", default="unknown", help="the submitting organisation, for the log")
+    made.add_argument("--epochs", type=int, metavar="N", help="most epochs (train.epochs)")
+    made.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and all random choices")
+    made.add_argument("--engine", help="horovod or single (communication.engine)")
+    made.add_argument("--staging", help="partition, replicate or none (staging.mode)")
+    made.add_argument("--weak", action="store_true", help="weak scaling: samples and batch grow with the ranks")
+    made.add_argument("--fixed-work", action="store_true", help="all epochs, whatever the target (fixed_epochs)")
+    made.add_argument("--config", type=Path, metavar="FILE", help="configuration in YAML, over the preset")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over both; see info BENCHMARK")
+    made.add_argument("--reference", type=Path, metavar="RESULT.json", help="run at another size, for efficiencies")
+    made.add_argument("--resume", action="store_true", help="go on with the last interrupted run of this kind")
+
+
+def _request(options: argparse.Namespace) -> Request:
+    from sciml_hpc.plan import Request
+
+    given = vars(options)
+    return Request(
+        benchmark=given.get("benchmark") or options.command,
+        task=options.task,
+        preset=options.preset,
+        dataset=options.dataset,
+        manifest=options.manifest,
+        data=options.data,
+        scratch=given.get("scratch"),
+        output=given.get("output") or Path("results"),
+        system=given.get("system"),
+        org=given.get("org", "unknown"),
+        config=given.get("config"),
+        assignments=given.get("set", []),
+        options={
+            "train.model": given.get("model"),
+            "train.epochs": given.get("epochs"),
+            "seed": given.get("seed"),
+            "communication.engine": given.get("engine"),
+            "staging.mode": given.get("staging"),
+            "scaling": "weak" if given.get("weak") else None,
+            "fixed_epochs": given.get("fixed_work") or None,
+        },
+        resume=given.get("resume", False),
+        reference=given.get("reference"),
+    )
+
+
+def _with_world(work: Callable[[World], int]) -> int:
+    """Join the other ranks and do `work`; a fault on one rank alone ends all of them."""
+    from sciml_hpc.launch import with_world
+
+    return with_world(work)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sciml_hpc.console import Console
+
+    def work(world: World) -> int:
+        from sciml_hpc.run import run
+
+        return run(_request(options), world, Console(world.is_root))
+
+    return _with_world(work)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from sciml_hpc.console import Console
+
+    def work(world: World) -> int:
+        from sciml_hpc import preparation
+        from sciml_hpc.plan import settle
+
+        plan = world.once(lambda: settle(_request(options), 1))
+        preparation.make(plan, options.data, world, Console(world.is_root))
+        return errors.VALID
+
+    return _with_world(work)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from sciml_hpc.console import Console
+
+    def work(world: World) -> int:
+        from sciml_hpc import preparation
+        from sciml_hpc.plan import settle
+
+        plan = world.once(lambda: settle(_request(options), 1))
+        preparation.simulate(plan, options.output, world, Console(world.is_root))
+        return errors.VALID
+
+    return _with_world(work)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from sciml_hpc.console import Console
+
+    if (Path(options.dataset) / "SHA256SUMS").exists():
+        from sciml_hpc.results.package import verify
+
+        return show.print_findings(verify(Path(options.dataset)))
+
+    def work(world: World) -> int:
+        from sciml_hpc import preparation
+
+        return preparation.verify(options.dataset, options.manifest, options.data, world, Console(world.is_root))
+
+    return _with_world(work)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sciml_hpc.results.check import check
+
+    report = check(options.log)
+    print("\n".join(report.lines()))
+    return errors.VALID if report.ok else errors.INVALID
+
+
+def _package(options: argparse.Namespace) -> int:
+    from sciml_hpc.results.package import package
+
+    return show.print_findings(package(options.results, options.output, options.org))

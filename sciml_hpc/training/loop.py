@@ -1,0 +1,338 @@
+"""Training: epochs of steps until the target is met, the epochs are spent, or a signal asks to stop.
+
+Every rank does the same number of steps. Within a step nothing waits for the host but the data and the gradients'
+all-reduce; the loss stays on the device until the end of the epoch, and agreement on stopping runs one step late.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sciml_hpc.benchmarks.base import Benchmark, Target
+from sciml_hpc.config import RunConfig
+from sciml_hpc.data.loader import Loader, ShardReader
+from sciml_hpc.data.sampler import Sampler
+from sciml_hpc.data.shards import Index
+from sciml_hpc.data.staging import Staged
+from sciml_hpc.errors import RunFault
+from sciml_hpc.metering.io import io_counters
+from sciml_hpc.metering.stall import StallMeter
+from sciml_hpc.parallel.engine import Engine
+from sciml_hpc.parallel.world import World
+from sciml_hpc.training import checkpoint, evaluate, optimizer, signals
+
+if TYPE_CHECKING:
+    import torch
+
+LAG_STEPS = 16
+"""On a GPU a loss is looked at so many steps later, when it has long arrived, so that the host never waits for it."""
+
+
+@dataclass
+class Epoch:
+    """One epoch, as all ranks saw it together."""
+
+    epoch: int
+    steps: int
+    samples: int
+    train_loss: float
+    """Mean over steps and ranks."""
+    learning_rate: float
+    """Of the last step."""
+    train_s: float
+    """Wall time of the steps, the slowest rank's."""
+    wait_s: float = 0.0
+    """Of which the step waited for data; mean over ranks."""
+    step_p50_s: float = 0.0
+    step_p95_s: float = 0.0
+    step_max_s: float = 0.0
+    """Step times: medians and percentiles are means over ranks, the maximum is of all ranks."""
+    read_bytes: int = 0
+    """Bytes that the loaders of all ranks asked for."""
+    device_read_bytes: int | None = None
+    """Of which block devices delivered (`/proc/self/io`), over all ranks; None where the kernel does not count."""
+    eval_s: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """How training ended."""
+
+    status: str
+    """success (target met, or the fixed work done), aborted (epochs spent) or interrupted (by a signal)."""
+    epochs: list[Epoch]
+    step_losses: list[list[float]]
+    """Per epoch, the global mean loss of every step."""
+    signal: str = ""
+    """What interrupted it."""
+    epoch: int = 0
+    step: int = 0
+    """Where it was interrupted: so many steps of this epoch are done."""
+
+
+class Observer(Protocol):
+    """What wants to know of a run's progress; called on every rank."""
+
+    def epoch_start(self, epoch: int, resumed: bool) -> None: ...
+    def epoch_stop(self, epoch: int) -> None: ...
+    def eval_start(self, epoch: int) -> None: ...
+    def eval_stop(self, done: Epoch) -> None: ...
+    def step(self, epoch: int, step: int, steps: int, loss: float | None) -> None: ...
+
+
+class Training:
+    """One training run on one rank: model, data and optimiser, joined with the other ranks'."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        config: RunConfig,
+        world: World,
+        engine: Engine,
+        device: torch.device,
+        index: Index,
+        staged: Staged,
+        local_batch: int,
+    ) -> None:
+        import torch
+
+        recipe = config.train
+        self.benchmark, self.config, self.world, self.engine, self.device = benchmark, config, world, engine, device
+        self.local_batch = local_batch
+        low, high = staged.ranges["train"]
+        self.sampler = Sampler(
+            samples=index.samples("train"),
+            local_batch=local_batch,
+            world_size=world.size,
+            low=low,
+            high=high,
+            position=staged.position,
+            sharers=staged.sharers,
+            seed=config.seed,
+            shuffle=recipe.shuffle,
+        )
+        self.global_batch = local_batch * world.size
+        torch.manual_seed(config.seed)
+        self.model = benchmark.model().to(device)
+        if any(p.dim() == 4 for p in self.model.parameters()):
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.base_optimizer = optimizer.build(recipe, self.model)
+        self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
+        bf16 = recipe.precision == "bf16" or (
+            recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.precision = "bf16 autocast" if bf16 else "fp32"
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+        def loader(split: str, batch: int, low: int, high: int) -> Loader:
+            reader = ShardReader(index, split, staged.directory, low, high)
+            return Loader(reader, batch, device, config.loader.prefetch, config.loader.threads)
+
+        self.train_loader = loader("train", local_batch, low, high)
+        self.eval_batches = evaluate.own_batches(index.samples("validation"), world, recipe.eval_batch)
+        self.eval_loader = loader("validation", recipe.eval_batch, *staged.ranges["validation"])
+        self.start = checkpoint.State(epoch=1, step=0, history={}, schedule=self.schedule.state())
+        self._done: list[Epoch] = []
+        self._losses: list[list[float]] = []
+
+    def join(self, resume: Any = None) -> None:
+        """Make all ranks start from rank 0's weights: fresh ones, or those of the checkpoint `resume`."""
+        if resume is not None:
+            self.start = self.world.once(lambda: checkpoint.load(resume, self.model, self.base_optimizer))
+            self.schedule.restore(self.start.schedule)
+            self._done = [Epoch(**e) for e in self.start.history["epochs"]]
+            self._losses = self.start.history["step_losses"]
+        self.engine.broadcast(self.model, self.base_optimizer)
+        self.optimizer = self.engine.wrap(self.base_optimizer, self.model)
+
+    def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One optimiser step; returns the loss of this rank's batch, on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            loss = self.benchmark.loss(self.model(*self.benchmark.inputs(batch)), batch)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def run(self, target: Target, observer: Observer, saver: checkpoint.Checkpointer | None) -> Outcome:
+        """Train until the target is met or the epochs are spent, evaluating after each.
+
+        `saver` writes checkpoints (rank 0; None elsewhere). Raises RunFault on all ranks if a loss is not finite,
+        naming epoch, step, rank and host.
+        """
+        self._flag = signals.StopFlag(self.world)
+        try:
+            for epoch in range(self.start.epoch, self.config.train.epochs + 1):
+                done = self._train(epoch, observer, saver)
+                if isinstance(done, int):
+                    return self._interrupted(epoch, done)
+                self._evaluate(done, observer)
+                met = target.met(done.metrics[target.metric]) and not self.config.fixed_epochs
+                if met or (self.config.fixed_epochs and epoch == self.config.train.epochs):
+                    return self._outcome("success")
+                every = self.config.checkpoint.every_epochs
+                stop = self._flag.settle() == signals.STOP
+                if stop or (every and epoch % every == 0 and epoch < self.config.train.epochs):
+                    self._save(saver, epoch + 1, 0, [], wait=stop)
+                if stop and epoch < self.config.train.epochs:
+                    return self._interrupted(epoch + 1, 0)
+            return self._outcome("aborted")
+        finally:
+            self._flag.close()
+
+    def close(self) -> None:
+        """End the loaders."""
+        self.train_loader.close()
+        self.eval_loader.close()
+
+    def _train(self, epoch: int, observer: Observer, saver: checkpoint.Checkpointer | None) -> Epoch | int:
+        """The steps of an epoch; if a signal ended it (a checkpoint has then been written), the number of steps done."""
+        import torch
+
+        first = self.start.step if epoch == self.start.epoch else 0
+        steps = self.sampler.steps
+        losses = torch.zeros(steps, dtype=torch.float64)  # on the host; the device writes into it
+        if self.device.type == "cuda":
+            losses = losses.pin_memory()
+        if first:
+            losses[:first] = torch.tensor(self.start.history["partial"], dtype=torch.float64)
+        lag = LAG_STEPS if self.device.type == "cuda" else 0
+        meter = StallMeter(self.device, steps, enabled=self.config.measure.enabled)
+        read_before, device_before = self.train_loader.read_bytes, io_counters()
+        observer.epoch_start(epoch, resumed=first > 0)
+        begin = time.perf_counter()
+        rate = 0.0
+        batches = self.train_loader.batches(self.sampler.epoch(epoch, first))
+        for step in range(first, steps):
+            with meter.waiting():
+                batch = next(batches)
+            number = (epoch - 1) * steps + step
+            torch.manual_seed(_step_seed(self.config.seed, self.world.rank, number))
+            rate = self.schedule.at(number)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            losses[step].copy_(self.step(self.benchmark.augment(batch)), non_blocking=True)
+            meter.step_done()
+            looked = step - lag
+            broken = looked >= first and not math.isfinite(losses[looked])
+            agreed = self._flag.agree(broken)
+            observer.step(epoch, step + 1, steps, float(losses[looked]) if looked >= first else None)
+            if agreed == signals.BROKEN:
+                self._fail(epoch, losses[first : step + 1], first)
+            if agreed == signals.STOP and step + 1 < steps:
+                self.synchronize()
+                self._save(saver, epoch, step + 1, self._global(losses[: step + 1], first), wait=True)
+                return step + 1
+        self.synchronize()
+        self._fail_if(self._flag.settle(not bool(losses.isfinite().all())) == signals.BROKEN, epoch, losses, first)
+        times = meter.epoch_done()
+        batches.close()
+        wall = self.world.max(time.perf_counter() - begin)
+        observer.epoch_stop(epoch)
+        device_after = io_counters()
+        device = device_after.read_bytes - device_before.read_bytes if device_after and device_before else math.nan
+        global_losses = self._global(losses, first)
+        self._losses.append(global_losses)
+        means = self.world.sum(
+            np.array(
+                [times.wait_s, times.step_p50_s, times.step_p95_s, self.train_loader.read_bytes - read_before, device]
+            )
+        )
+        means[:3] /= self.world.size
+        return Epoch(
+            epoch=epoch,
+            steps=steps - first,
+            samples=(steps - first) * self.global_batch,
+            train_loss=float(np.mean(global_losses)),
+            learning_rate=rate,
+            train_s=wall,
+            wait_s=float(means[0]),
+            step_p50_s=float(means[1]),
+            step_p95_s=float(means[2]),
+            step_max_s=self.world.max(times.step_max_s),
+            read_bytes=int(means[3]),
+            device_read_bytes=None if math.isnan(means[4]) else int(means[4]),
+        )
+
+    def _evaluate(self, done: Epoch, observer: Observer) -> None:
+        observer.eval_start(done.epoch)
+        begin = time.perf_counter()
+        done.metrics = evaluate.evaluate(
+            self.benchmark, self.model, self.eval_loader, self.eval_batches, self.world, self.autocast
+        )
+        done.eval_s = self.world.max(time.perf_counter() - begin)
+        self._done.append(done)
+        best = self._target_badness(done)
+        self.schedule.epoch_done(best)
+        observer.eval_stop(done)
+
+    def _target_badness(self, done: Epoch) -> float:
+        """The loss on validation, if the benchmark reports one, for schedules that watch it."""
+        return done.metrics.get("eval_loss", done.metrics.get("eval_error", done.train_loss))
+
+    def _outcome(self, status: str) -> Outcome:
+        return Outcome(status, self._done, self._losses)
+
+    def _interrupted(self, epoch: int, step: int) -> Outcome:
+        """Every rank learns which signals there were: one small reduction."""
+        names = sorted(set(self.world.sum([self._flag.received] if self._flag.received else [])))
+        return Outcome("interrupted", self._done, self._losses, " and ".join(names), epoch, step)
+
+    def _save(
+        self, saver: checkpoint.Checkpointer | None, epoch: int, step: int, partial: list[float], wait: bool
+    ) -> None:
+        if saver is None:
+            return
+        history = {"epochs": [asdict(e) for e in self._done], "step_losses": self._losses, "partial": partial}
+        saver.save(checkpoint.State(epoch, step, history, self.schedule.state()), self.model, self.base_optimizer)
+        if wait:
+            saver.wait()
+
+    def _global(self, losses: torch.Tensor, first: int) -> list[float]:
+        """Mean over ranks of each step's loss: one all-reduce of the epoch's losses (8 bytes a step)."""
+        mine = losses.numpy().copy()
+        mine[first:] = self.world.sum(mine[first:]) / self.world.size
+        return mine.tolist()
+
+    def _fail_if(self, broken: bool, epoch: int, losses: torch.Tensor, first: int) -> None:
+        if broken:
+            self._fail(epoch, losses[first:], first)
+
+    def _fail(self, epoch: int, losses: torch.Tensor, first: int) -> None:
+        """Raise, on all ranks, the first loss that is not finite."""
+        self.synchronize()
+
+        def look() -> None:
+            bad = np.flatnonzero(~np.isfinite(losses.numpy()))
+            if len(bad):
+                step = first + int(bad[0])
+                raise RunFault(
+                    f"the loss became {losses[int(bad[0])]:.3g} at epoch {epoch}, step {step + 1} of "
+                    f"{self.sampler.steps}, rank {self.world.rank} on {self.world.host} (learning rate "
+                    f"{self.schedule.at((epoch - 1) * self.sampler.steps + step):.3g}); lower train.base_lr or lengthen "
+                    "train.warmup_epochs"
+                )
+
+        self.world.together(look)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _step_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of the random choices of one step on one rank (SplitMix64's finaliser over the three numbers)."""
+    x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1
