@@ -62,9 +62,9 @@ def collect(
                 "cache_state": cache.state if cache else "unknown",
                 "cache_how": cache.how if cache else "left as it was",
                 "app_read_bytes": sum(e.read_bytes for e in epochs),
-                "device_read_bytes": figures.total(e.device_read_bytes for e in epochs),
+                "device_read_bytes": figures.total_of(e.device_read_bytes for e in epochs),
                 "cache_hit_fraction": cache_hit_fraction(
-                    sum(e.read_bytes for e in epochs), figures.total(e.device_read_bytes for e in epochs)
+                    sum(e.read_bytes for e in epochs), figures.total_of(e.device_read_bytes for e in epochs)
                 ),
             },
             "communication": _communication(calibration),

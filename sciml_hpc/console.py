@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
+
+from sciml_hpc.launch import expected_size
 
 LINE_EVERY_S = 30.0
 """Without a terminal, a line of progress within an epoch at most so often."""
@@ -17,7 +20,7 @@ class Console:
     def __init__(self, speaks: bool, stream: TextIO | None = None) -> None:
         self._speaks = speaks
         self._stream = stream or sys.stdout
-        self._terminal = self._stream.isatty()
+        self._terminal = self._stream.isatty() and _seen_by_user()
         self._bar = False
         self._last = time.monotonic()
 
@@ -52,3 +55,13 @@ class Console:
         if self._bar:
             self._stream.write("\r\x1b[K")
             self._bar = False
+
+
+def _seen_by_user() -> bool:
+    """Whether this process' terminal is the user's: mpirun gives its ranks one of their own, even into a pipe."""
+    if not expected_size()[1]:
+        return True
+    try:
+        return os.readlink(f"/proc/{os.getppid()}/fd/1").startswith("/dev/pts")
+    except OSError:
+        return False

@@ -131,7 +131,8 @@ def open_log(paths: Paths, request: Request, plan: Plan, job: Job, description: 
         nodes=job.nodes,
         ranks=job.ranks,
         accelerators_per_node=job.accelerators_per_node,
-        recipe=config.train.model_dump(mode="json") | {"global_batch": job.global_batch},
+        global_batch=job.global_batch,
+        recipe=config.train.model_dump(mode="json"),
     )
     origin = "own" if not plan.shipped else {"files": "published", "simulator": "simulated"}[plan.dataset.origin.kind]
     log.dataset(plan.dataset_name, origin, job.index_sha256)

@@ -70,7 +70,7 @@ def run(request: Request, world: World, console: Console) -> int:
         staged = staging.stage(index, data, world, config.staging.mode, request.scratch, config.staging.keep)
         recorder.staging_stop(world.sum(staged.report), staged)
         training = Training(
-            benchmark(config.train, index.fields), config, world, engine, device, index, staged, job.local_batch
+            benchmark(config.train, index.fields), config, world, engine, device.torch, index, staged, job.local_batch
         )
         training.join(paths.checkpoint if request.resume else None)
         recorder.joined(training, request.resume)
@@ -96,7 +96,7 @@ def run(request: Request, world: World, console: Console) -> int:
         return errors.USER_ERROR if isinstance(error, UserError) else errors.FAULT
     except Exception as error:  # on this rank alone: end the others, too
         traceback.print_exc()
-        watchdog.abort(f"rank {world.rank} on {world.host}: {type(error).__name__}: {error}")
+        watchdog.abort(f"rank {world.rank} on {world.host}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise
     finally:
         watchdog.close()

@@ -14,18 +14,22 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
 
 
-def find(name: str, task: str | None = None) -> type[Benchmark]:
-    """The benchmark class of that name and task (None: the folder's first).
-
-    Raises UserError naming the choices.
-    """
+def classes(name: str) -> tuple[type[Benchmark], ...]:
+    """The benchmark classes of a folder, one per task; UserError naming the choices if there is no such benchmark."""
     if name not in names():
-        raise UserError(f"unknown benchmark {name!r}{did_you_mean(name, names())}; there are: {', '.join(names())}")
-    classes: tuple[type[Benchmark], ...] = importlib.import_module(f"{__name__}.{name}").BENCHMARKS
+        raise UserError(
+            f"unknown benchmark {name!r}{did_you_mean(name, names())}; there are: {', '.join(names())}"
+        )
+    return importlib.import_module(f"{__name__}.{name}").BENCHMARKS
+
+
+def find(name: str, task: str | None = None) -> type[Benchmark]:
+    """The benchmark class of that name and task (None: the folder's first). Raises UserError naming the choices."""
+    by_task = {c.task: c for c in classes(name)}
     if task is None:
-        return classes[0]
-    by_task = {c.task: c for c in classes if c.task}
+        return next(iter(by_task.values()))
     if task not in by_task:
-        allowed = f"its tasks are: {', '.join(by_task)}" if by_task else "it has one task only"
-        raise UserError(f"benchmark {name} has no task {task!r}; {allowed}")
+        tasks = [t for t in by_task if t]
+        allowed = f"its tasks are: {', '.join(tasks)}" if tasks else "it has one task only"
+        raise UserError(f"benchmark {name} has no task {task!r}{did_you_mean(task, tasks)}; {allowed}")
     return by_task[task]

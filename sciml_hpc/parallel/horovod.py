@@ -50,7 +50,7 @@ class HorovodEngine(Engine):
         """
         if self._hvd.broadcast_object(bool(optimizer.state_dict()["state"]), root_rank=0):
             self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
 
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -14,10 +14,15 @@ from sciml_hpc.results.logfile import Figures
 from sciml_hpc.training.loop import Epoch
 
 
-def total(parts: Iterable[float | None]) -> float | None:
+def total_of(parts: Iterable[float | None]) -> float | None:
     """The sum; None if a part is."""
     known = list(parts)
     return None if any(p is None for p in known) else sum(known)
+
+
+def _mean(parts: Iterable[float | None]) -> float | None:
+    known = list(parts)
+    return fmean(known) if known and None not in known else None
 
 
 def throughput(epochs: Sequence[Epoch]) -> dict[str, Any]:
@@ -49,9 +54,9 @@ def times(log: Figures, epochs: Sequence[Epoch], startup_s: float) -> dict[str, 
         "evaluation_s": sum(e.eval_s for e in epochs),
         "first_epoch_s": epochs[0].train_s if epochs else None,
         "steady_epoch_s": median(e.train_s for e in steady) if steady else None,
-        "step_p50_s": fmean(e.step_p50_s for e in epochs) if epochs else None,
-        "step_p95_s": fmean(e.step_p95_s for e in epochs) if epochs else None,
-        "step_max_s": max((e.step_max_s for e in epochs), default=None),
+        "step_p50_s": _mean(e.step_p50_s for e in epochs),
+        "step_p95_s": _mean(e.step_p95_s for e in epochs),
+        "step_max_s": max((e.step_max_s for e in epochs if e.step_max_s is not None), default=None),
         "epochs": log.epochs,
         "converged_epoch": log.converged_epoch,
     }
@@ -62,7 +67,8 @@ def stall(epochs: Sequence[Epoch]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, some in (("first_epoch_", epochs[:1]), ("", epochs[1:] or epochs[:1])):
         total = sum(e.train_s for e in some)
-        fraction = sum(e.wait_s for e in some) / total if total else None
+        waited = total_of(e.wait_s for e in some)
+        fraction = waited / total if total and waited is not None else None
         result[f"{name}data_stall_fraction"] = fraction
         result[f"{name}au"] = None if fraction is None else 1 - fraction
     return result

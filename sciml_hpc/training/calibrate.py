@@ -53,7 +53,7 @@ def calibrate(training: Training, steps: int) -> Calibration:
 
         def step() -> float:
             begin = time.perf_counter()
-            update.zero_grad(set_to_none=True)
+            update.zero_grad()
             with training.autocast:
                 loss = training.benchmark.loss(model(*training.benchmark.inputs(held)), held)
             loss.backward()
@@ -65,7 +65,7 @@ def calibrate(training: Training, steps: int) -> Calibration:
 
     kinds = {True: stepper(True), False: stepper(False)}
     times: dict[bool, list[float]] = {True: [], False: []}
-    for joined, step in kinds.items():
+    for step in kinds.values():
         for _ in range(WARM_UP_STEPS):
             step()
     for _ in range(BLOCKS):

@@ -47,11 +47,11 @@ class Epoch:
     """Of the last step."""
     train_s: float
     """Wall time of the steps, the slowest rank's."""
-    wait_s: float = 0.0
-    """Of which the step waited for data; mean over ranks."""
-    step_p50_s: float = 0.0
-    step_p95_s: float = 0.0
-    step_max_s: float = 0.0
+    wait_s: float | None = None
+    """Of which the step waited for data; mean over ranks. This and what follows is None if metering was off."""
+    step_p50_s: float | None = None
+    step_p95_s: float | None = None
+    step_max_s: float | None = None
     """Step times: medians and percentiles are means over ranks, the maximum is of all ranks."""
     read_bytes: int = 0
     """Bytes that the loaders of all ranks asked for."""
@@ -154,7 +154,7 @@ class Training:
 
     def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self.autocast:
             loss = self.benchmark.loss(self.model(*self.benchmark.inputs(batch)), batch)
         loss.backward()
@@ -253,10 +253,10 @@ class Training:
             train_loss=float(np.mean(global_losses)),
             learning_rate=rate,
             train_s=wall,
-            wait_s=float(means[0]),
-            step_p50_s=float(means[1]),
-            step_p95_s=float(means[2]),
-            step_max_s=self.world.max(times.step_max_s),
+            wait_s=_known(means[0]),
+            step_p50_s=_known(means[1]),
+            step_p95_s=_known(means[2]),
+            step_max_s=_known(self.world.max(times.step_max_s)),
             read_bytes=int(means[3]),
             device_read_bytes=None if math.isnan(means[4]) else int(means[4]),
         )
@@ -328,6 +328,10 @@ class Training:
 
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _step_seed(seed: int, rank: int, step: int) -> int:
