@@ -17,6 +17,9 @@ from sciml_hpc.results.targets import official_targets
 
 Lines = Sequence[Line]
 
+TIMES = ("time_to_convergence_s", "staging_s", "run_s")
+"""Figures that a result or a record may give and that follow from the log: fields of `logfile.Figures`."""
+
 
 def vocabulary(lines: Lines) -> Iterator[Finding]:
     """Every key is one that our logs hold, with its event type."""
@@ -90,15 +93,17 @@ def epochs(lines: Lines) -> Iterator[Finding]:
         number = line.metadata.get("epoch_num")
         if line.key == "epoch_start":
             if type(number) is not int or number not in allowed:
-                expected = " or ".join(map(str, sorted(allowed)))
+                expected = " or ".join(map(str, sorted(allowed))) or "preceded by the checkpoint that was restored"
                 yield Finding("epochs", line.number, f"epoch_num is {number!r}; it must be {expected}")
             begun, is_open = number if type(number) is int else begun + 1, True
             allowed = {begun + 1}
         elif line.key == "epoch_stop":
             is_open = False
         elif line.key == "resumed":
+            allowed = set()
+        elif line.key == "restored":
             if type(number) is not int or not 1 <= number <= begun + 1:
-                yield Finding("epochs", line.number, f"resumed in epoch {number!r}, but {begun} were begun")
+                yield Finding("epochs", line.number, f"restored in epoch {number!r}, but {begun} were begun")
             else:
                 allowed = {number, number + 1} if is_open and number == begun else {number}
 
@@ -193,7 +198,7 @@ def result(lines: Lines) -> Iterator[Finding]:
             continue
         if name in line.value and line.value[name] not in logged:
             yield Finding("result", line.number, f"{name} is {line.value[name]!r}, which no evaluation gave")
-        for figure in ("time_to_convergence_s", "staging_s", "run_s"):
+        for figure in TIMES:
             given, true = line.value.get(figure), getattr(times, figure)
             if given is not None and not close_s(given, true):
                 yield Finding("result", line.number, f"{figure} is {given!r}; the log's lines give {true!r}")

@@ -1,7 +1,7 @@
 """The vocabulary of our logs: every key, how often it may occur and in which part of a run.
 
 Names are MLCommons' (mlperf-logging, MLPerf HPC and Science policy 0.5); those without a counterpart there (`dataset`,
-`target`, `recipe`, `resumed`, `interrupted`, `fault`) are ours.
+`target`, `recipe`, `interrupted`, `resumed`, `restored`, `fault`) are ours.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ KEYS: dict[str, Key] = {
     "tracked_stats": Key(once=False, part="after"),
     "result": Key(once=False, part="after"),
     "resumed": Key(once=False, part="run"),
+    "restored": Key(once=False, part="run"),
     "interrupted": Key(once=False, part="any"),
     "fault": Key(once=False, part="any"),
 }

@@ -33,10 +33,11 @@ class RunLog:
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
-        """Create `path`, which must not exist, or, with `resume`, go on with the log of the interrupted run.
+        """Create `path`, which must not exist, or, with `resume`, go on with the log of the interrupted run: its second
+        part begins now, and what was said before the run is in it already.
 
-        A last line that a crash cut short is dropped and its length recorded by `resumed`. Raises UserError if the file
-        exists (does not exist, cannot be resumed).
+        A last line that a crash cut short is dropped and its length recorded. Raises UserError if the file exists (does
+        not exist, cannot be resumed).
         """
         from mlperf_logging import mllog  # 0.3 s: only the rank that writes pays it
 
@@ -58,6 +59,8 @@ class RunLog:
         self._mllogger = mllog.mllog.MLLogger(logger, root_dir=re.escape(str(Path(sciml_hpc.__file__).parents[1])))
         self._behind_ms = max(0, last_ms - time.time_ns() // 1_000_000)
         self._anchor_ns = time.time_ns() + self._behind_ms * 1_000_000 - time.monotonic_ns()
+        if resume:
+            self._event("resumed", None, cut_bytes=self._cut_bytes, clock_behind_ms=self._behind_ms)
 
     def _take_up(self) -> int:
         """Prepare to append: cut a broken last line, remember the target's keys; returns the last time in the file."""
@@ -227,13 +230,10 @@ class RunLog:
         return self._event("interrupted", reason, epoch_num=operator.index(epoch_num), step=operator.index(step))
 
     def resumed(self, epoch_num: int, step: int) -> int:
-        """The run goes on from a checkpoint with epoch `epoch_num`, of which `step` steps are done.
-
-        Follows the construction with `resume=True`: what was said before the run is in the log already.
+        """In a resumed run's second part: the checkpoint is loaded. Training goes on with epoch `epoch_num`, of which
+        `step` steps are done; `epoch_start` of an epoch that was begun may be written again or not.
         """
-        found = {"cut_bytes": self._cut_bytes, "clock_behind_ms": self._behind_ms}
-        place = {"epoch_num": operator.index(epoch_num), "step": operator.index(step)}
-        return self._event("resumed", None, **place, **found)
+        return self._event("restored", None, epoch_num=operator.index(epoch_num), step=operator.index(step))
 
     def fault(self, reason: str, **where: Any) -> int:
         """The run broke (lost rank, number not finite, storage); `where` says rank, host, step, as far as known."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Summary:
-    """Repeats of one figure, in its unit but for `cv`. None where n is too small: olympic mean under 3, spread under 2."""
+    """Repeats of one figure, in its unit but for `cv`. None where n is too small: below 3 for the olympic mean, below 2
+    for the spread.
+    """
 
     n: int
     median: float

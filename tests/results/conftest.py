@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from sciml_hpc.results import mllog
+from sciml_hpc.results.logfile import figures, read
+from sciml_hpc.results.runs import config_sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = "ab" * 32
@@ -97,9 +101,9 @@ def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | 
             log.close()
             clock.pass_s(SECONDS["interruption"])
             log = mllog.RunLog(path, resume=True)
-            log.resumed(epoch, 5)
             log.staging_start()
             log.staging_stop()
+            log.resumed(epoch, 5)
         clock.pass_s(epoch_s)
         log.epoch_stop(epoch)
         log.eval_start(epoch)
@@ -135,3 +139,88 @@ def write_log(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
 def kind(request: pytest.FixtureRequest) -> str:
     """The name of each kind of log in turn."""
     return request.param
+
+
+GPU = {
+    "name": "NVIDIA H200",
+    "memory_bytes": 150754820096,
+    "max_sm_clock_Hz": 1.98e9,
+    "ecc": True,
+    "pcie_generation": 5,
+    "pcie_width": 16,
+    "nvlinks": 18,
+}
+DESCRIPTION = {
+    "nodes": 4,
+    "groups": [
+        {
+            "count": 4,
+            "hardware": {
+                "cpu": {
+                    "model": "AMD EPYC 9654",
+                    "sockets": 2,
+                    "cores": 192,
+                    "threads": 384,
+                    "caches": {"L1d": "32K", "L3": "32768K"},
+                    "max_frequency_Hz": 3.707e9,
+                },
+                "memory_GiB": 1024,
+                "gpus": [GPU] * 4,
+                "networks": [{"name": f"mlx5_{i}/1", "kind": "InfiniBand", "rate": "400 Gb/sec"} for i in range(4)],
+                "file_systems": {"data": {"type": "lustre"}, "scratch": {"type": "xfs"}},
+            },
+            "software": {
+                "operating_system": {"name": "Red Hat Enterprise Linux 9.4", "kernel": "5.14.0"},
+                "container": {"runtime": "apptainer", "image": "sciml.sif"},
+                "versions": {"torch": "2.7.0", "horovod": "0.28.1", "mpi": "Open MPI v5.0.7", "nccl": None},
+            },
+        }
+    ],
+    "first_node": {"host": "n1", "file_systems": {"data": {"size_bytes": 1 << 50}, "scratch": {}}},
+}
+"""As `metering.system.describe_job` gives it."""
+
+
+def record_of(log: Path, kind: Kind, seed: int, changes: dict) -> dict:
+    """The record of a correct log, as far as a package needs it."""
+    config = {"benchmark": kind.benchmark, "seed": seed, "train": {"global_batch": 64, "base_lr": 1e-3, "epochs": 10}}
+    lines, _ = read(log)
+    return {
+        "schema": "sciml_hpc.result/1",
+        "benchmark": kind.benchmark,
+        "mllog_name": kind.benchmark,
+        "dataset": {"name": "small", "index_sha256": INDEX},
+        "config": config,
+        "config_sha256": config_sha256(config),
+        "code": {"commit": COMMIT, "version": "sciml_hpc 1.0", "dirty": False},
+        "system": {"name": "machine-4", **DESCRIPTION},
+        "scaling": "strong",
+        "verdict": "VALID",
+        "reasons": [],
+        "seed": seed,
+        "metrics": {kind.metric: kind.series[-1], "samples_per_s": 800 / (20 + seed)},
+        "time": {"time_to_convergence_s": figures(lines).time_to_convergence_s},
+        "log_sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
+        **changes,
+    }
+
+
+def run_writer(root: Path, clock: Clock) -> Callable[..., Path]:
+    """`write_run(kind, seed, folder="runs", **changes of the record)`: a correct log and its record; the log's path."""
+
+    def make(kind: str, seed: int, /, folder: str = "runs", **changes) -> Path:
+        directory = root / folder
+        directory.mkdir(exist_ok=True)
+        path = directory / f"result_{len(list(directory.glob('*.txt')))}.txt"
+        code = changes.get("code", {})
+        log = write(path, KINDS[kind], clock, seed=seed, epoch_s=20 + seed, commit=code.get("commit", COMMIT))
+        log.with_suffix(".json").write_text(json.dumps(record_of(log, KINDS[kind], seed, changes), indent=1))
+        return log
+
+    return make
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, clock: Clock) -> Callable[..., Path]:
+    """The `run_writer` of this test."""
+    return run_writer(tmp_path, clock)

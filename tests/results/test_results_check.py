@@ -168,7 +168,7 @@ def epoch_repeated(events):
 
 @mutation("ours", "epochs", kind="resumed")
 def resumed_ahead_of_its_checkpoint(events):
-    get(events, "resumed")["metadata"]["epoch_num"] = 4
+    get(events, "restored")["metadata"]["epoch_num"] = 4
 
 
 @mutation("ours", "evaluations")
@@ -231,6 +231,11 @@ def broken_run(events):
 @mutation("ours", "ending", kind="resumed")
 def interrupted_and_not_resumed(events):
     del events[at(events, "resumed")]
+
+
+@mutation("ours", "epochs", kind="resumed")
+def resumed_without_its_checkpoint(events):
+    del events[at(events, "restored")]
 
 
 @mutation("ours", "result")
