@@ -93,7 +93,8 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     resumptions = [line for line in lines if line.key == "resumed"]
     times = figures(lines)
     if resumptions and times is not None:
-        notes.append(
-            f"resumed {len(resumptions)} time(s); {times.interrupted_s:.3f} s between the parts are not counted"
-        )
+        silent = len(resumptions) - sum(line.key == "interrupted" for line in lines)
+        broken = f"; {silent} time(s) after a part that broke off, where all time counts" if silent > 0 else ""
+        lost = f"{times.interrupted_s:.3f} s between the parts are not counted"
+        notes.append(f"resumed {len(resumptions)} time(s); {lost}{broken}")
     return notes

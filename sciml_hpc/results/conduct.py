@@ -64,13 +64,16 @@ def order(lines: Lines) -> Iterator[Finding]:
 
 
 def intervals(lines: Lines) -> Iterator[Finding]:
-    """Every interval that starts stops, for the same epoch; an interruption may leave one open to be taken up again."""
+    """Every interval that starts stops, for the same epoch; one that a resumed run found open may start again."""
     open_: dict[str, Line] = {}
     interrupted: set[str] = set()
     for line in lines:
         name, _, end = line.key.rpartition("_")
         if line.key == "resumed":
             interrupted = set(open_) - {"run"}
+        elif line.key == "restored" and line.metadata.get("step"):
+            open_["epoch"] = line  # taken up in its middle
+            interrupted.add("epoch")
         elif end == "start":
             if name in open_ and name not in interrupted:
                 yield Finding("intervals", line.number, f"{name} starts again before it has stopped")
@@ -88,24 +91,24 @@ def intervals(lines: Lines) -> Iterator[Finding]:
 
 def epochs(lines: Lines) -> Iterator[Finding]:
     """Epochs count 1, 2, 3, …; a resumed run goes on where its checkpoint was made."""
-    begun, allowed, is_open = 0, {1}, False
+    begun, allowed = 0, {1}
     for line in lines:
         number = line.metadata.get("epoch_num")
         if line.key == "epoch_start":
             if type(number) is not int or number not in allowed:
                 expected = " or ".join(map(str, sorted(allowed))) or "preceded by the checkpoint that was restored"
                 yield Finding("epochs", line.number, f"epoch_num is {number!r}; it must be {expected}")
-            begun, is_open = number if type(number) is int else begun + 1, True
+            begun = number if type(number) is int else begun + 1
             allowed = {begun + 1}
-        elif line.key == "epoch_stop":
-            is_open = False
         elif line.key == "resumed":
             allowed = set()
         elif line.key == "restored":
-            if type(number) is not int or not 1 <= number <= begun + 1:
+            in_its_middle = bool(line.metadata.get("step"))
+            if type(number) is not int or not 1 <= number <= begun + (not in_its_middle):
                 yield Finding("epochs", line.number, f"restored in epoch {number!r}, but {begun} were begun")
             else:
-                allowed = {number, number + 1} if is_open and number == begun else {number}
+                begun = number if in_its_middle else number - 1
+                allowed = {number, begun + 1}
 
 
 def evaluations(lines: Lines) -> Iterator[Finding]:

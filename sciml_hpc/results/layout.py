@@ -55,10 +55,10 @@ def misfits(sets: Mapping[Key, Sequence[Run]], org: str, code: bytes | None) -> 
     first = everything[0]
     for run in everything:
         if (run.record.code.commit, run.record.code.version) != (first.record.code.commit, first.record.code.version):
-            yield f"{run.log.name} is of other code than {first.log.name}: a package holds the runs of one commit"
+            yield f"{run.name} is of other code than {first.name}: a package holds the runs of one commit"
         if code is None and (run.record.code.commit is None or run.record.code.dirty):
             yield (
-                f"{run.log.name}: its code is not known: no clean commit, and not the code installed here; "
+                f"{run.name}: its code is not known: no clean commit, and not the code installed here; "
                 "package it with the code that ran, or run from a commit"
             )
     described: dict[str, tuple[Run, dict[str, str]]] = {}
@@ -67,7 +67,7 @@ def misfits(sets: Mapping[Key, Sequence[Run]], org: str, code: bytes | None) -> 
         for name, value in run.system_json(org).items():
             if value != before[name]:
                 yield (
-                    f"system {system} has {name} {before[name]!r} in {other.log.name} and {value!r} in {run.log.name}: "
+                    f"system {system} has {name} {before[name]!r} in {other.name} and {value!r} in {run.name}: "
                     "systems that differ, if only in size, need different names"
                 )
 

@@ -130,7 +130,7 @@ def first_met(lines: Sequence[Line]) -> Line | None:
 @dataclass(frozen=True)
 class Figures:
     """What the lines of a log say about the run's time. Time between an interruption and its resumption is left out
-    of all of them and given apart.
+    of all of them and given apart; if a run was resumed that had not said when it was interrupted, all time counts.
     """
 
     run_s: float
@@ -154,7 +154,7 @@ def figures(lines: Sequence[Line]) -> Figures | None:
     if met is not None:
         converged = next((x for x in lines if x.key == "eval_stop" and x.number > met.number), None)
     stop = last(lines, "run_stop") or lines[-1]
-    gaps = [(before, line) for before, line in itertools.pairwise(lines) if line.key == "resumed"]
+    gaps = [pair for pair in itertools.pairwise(lines) if (pair[0].key, pair[1].key) == ("interrupted", "resumed")]
 
     def elapsed_s(end: Line) -> float:
         lost = sum(after.time_ms - before.time_ms for before, after in gaps if after.number <= end.number)

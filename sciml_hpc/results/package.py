@@ -83,15 +83,15 @@ def package(result_files: Iterable[Path], out_dir: Path, org: str) -> Package:
     if not files:
         raise UserError("a package needs at least one result file")
     runs = [load(path) for path in files]
-    found = [f"{run.log}: {fault}" for run in runs for fault in faults(run)]
+    found = [f"{run.name}: {fault}" for run in runs for fault in faults(run)]
     for run in runs:
         if run.logged("submission_org") not in (org, "unknown"):
-            found.append(f"{run.log}: is a run of {run.logged('submission_org')}, not of {org}")
+            found.append(f"{run.name}: is a run of {run.logged('submission_org')}, not of {org}")
     sets = arranged(runs)
     code = source.archive()
     carried = code if {run.record.code.source_sha256 for run in runs} == {hashlib.sha256(code).hexdigest()} else None
     found = found or list(misfits(sets, org, carried))
-    found = found or [f"{run.log}: log does not comply: {line}" for run in runs for line in _complaints(run.log)]
+    found = found or [complaint for run in runs for complaint in _complaints(run)]
     if found:
         raise UserError("\n".join(found))
 
@@ -124,10 +124,8 @@ def verify(directory: Path) -> Verification:
     findings += _compare(directory, listed, present)
     runs, unreadable = _runs(directory, present)
     findings += unreadable
-    findings += [f"{_name(directory, run)}: {fault}" for run in runs for fault in faults(run)]
-    findings += [
-        f"{_name(directory, run)}: log does not comply: {line}" for run in runs for line in _complaints(run.log)
-    ]
+    findings += [f"{run.name}: {fault}" for run in runs for fault in faults(run)]
+    findings += [complaint for run in runs for complaint in _complaints(run)]
     remarks: list[str] = []
     if runs and not unreadable:
         found, remarks = _together(directory, runs, present)
@@ -137,9 +135,10 @@ def verify(directory: Path) -> Verification:
     return Verification(directory, hashlib.sha256(listed).hexdigest(), len(runs), tuple(findings), tuple(remarks))
 
 
-def _complaints(log: Path) -> list[str]:
-    """What `check` finds in a log."""
-    return [f"{v.tool}: {finding}" for v in check(log).verdicts for finding in v.findings]
+def _complaints(run: Run) -> list[str]:
+    """What `check` finds in a run's log."""
+    verdicts = check(run.log).verdicts
+    return [f"{run.name}: log does not comply: {v.tool}: {finding}" for v in verdicts for finding in v.findings]
 
 
 def _files_of(run: Run) -> dict[str, bytes]:
@@ -165,16 +164,16 @@ def _files(directory: Path) -> tuple[set[str], list[str]]:
 
 def _compare(directory: Path, listed: bytes, present: set[str]) -> Iterator[str]:
     """Files against the list of hashes."""
-    sums: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for number, line in enumerate(listed.decode("utf-8", "replace").splitlines(), start=1):
         digest, space, path = line.partition("  ")
-        if not space or not re.fullmatch("[0-9a-f]{64}", digest) or path in sums:
+        if not space or not re.fullmatch("[0-9a-f]{64}", digest) or path in digests:
             yield f"changed: {SUMS} line {number} is malformed or repeats a file"
-        sums[path] = digest
-    yield from (f"missing: {path}" for path in sorted(sums.keys() - present))
-    yield from (f"extra: {path} is not listed" for path in sorted(present - sums.keys()))
-    for path in sorted(present & sums.keys()):
-        if hashlib.sha256((directory / path).read_bytes()).hexdigest() != sums[path]:
+        digests[path] = digest
+    yield from (f"missing: {path}" for path in sorted(digests.keys() - present))
+    yield from (f"extra: {path} is not listed" for path in sorted(present - digests.keys()))
+    for path in sorted(present & digests.keys()):
+        if hashlib.sha256((directory / path).read_bytes()).hexdigest() != digests[path]:
             yield f"changed: {path}"
 
 
@@ -183,7 +182,7 @@ def _runs(directory: Path, present: set[str]) -> tuple[list[Run], list[str]]:
     for path in sorted(present):
         if _RESULT.fullmatch(path):
             try:
-                runs.append(load(directory / path))
+                runs.append(load(directory / path, path))
             except UserError as error:
                 unreadable.append(str(error).replace(f"{directory}/", ""))
     return runs, unreadable
@@ -198,16 +197,20 @@ def _together(directory: Path, runs: list[Run], present: set[str]) -> tuple[list
             return [f"{CONTENTS} has schema {content['schema']!r}; this version reads {SCHEMA}"], []
         org = str(content["submitter"])
         declared = {(s["system"], s["scaling"], s["benchmark"]): int(s["n"]) for s in content["sets"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         return [f"{CONTENTS} cannot be read: {type(error).__name__}: {error}"], []
     sets = arranged(runs)
     for key in sorted(sets.keys() | declared.keys()):
         there, said = len(sets.get(key, ())), declared.get(key, 0)
-        if there != said:
-            findings.append(f"run {'missing' if there < said else 'extra'}: {'/'.join(key)} has {there} of {said} runs")
+        if there < said:
+            names = (f"results/{'/'.join(key)}/result_{number}.txt" for number in range(min(said, there + 10)))
+            gaps = ", ".join(name for name in names if name not in present)
+            findings.append(f"run missing: {gaps}; the set has {there} of {said} runs")
+        elif there > said:
+            findings.append(f"run extra: {'/'.join(key)} has {there} of {said} runs")
     for path, run in numbered(sets):
-        if f"{path}.txt" != _name(directory, run):
-            findings.append(f"does not belong: {_name(directory, run)} should be {path}.txt by its record and its time")
+        if f"{path}.txt" != run.name:
+            findings.append(f"does not belong: {run.name} should be {path}.txt by its record and its time")
     archives = sorted(path for path in present if path.endswith("/implementations/sciml_hpc/source.tar"))
     code = (directory / archives[0]).read_bytes() if archives else None
     recorded = {run.record.code.source_sha256 for run in runs}
@@ -233,7 +236,3 @@ def _where(path: Path, data: bytes) -> str:
         if has != wanted:
             return f", line {number}: {has.strip()[:60]!r}, not {wanted.strip()[:60]!r}"
     return ", which has another length"
-
-
-def _name(directory: Path, run: Run) -> str:
-    return run.log.relative_to(directory).as_posix()

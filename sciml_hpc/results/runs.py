@@ -88,6 +88,8 @@ class Record(_Part):
 class Run:
     """One run: the bytes of its two files and what is in them."""
 
+    name: str
+    """The log's path as messages give it."""
     log: Path
     log_bytes: bytes
     record_bytes: bytes
@@ -121,8 +123,8 @@ class Run:
         return {k: v for k, v in self.system_json(submitter).items() if k != "host_storage_capacity"}
 
 
-def load(log: Path) -> Run:
-    """The run whose log is `log` and whose record lies beside it.
+def load(log: Path, name: str | None = None) -> Run:
+    """The run whose log is `log` and whose record lies beside it; messages call it `name` (default: its path).
 
     Raises UserError naming file and field if one cannot be read or the record is malformed.
     """
@@ -139,7 +141,7 @@ def load(log: Path) -> Run:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     lines, _ = parse(log_bytes)
-    return Run(log, log_bytes, record_bytes, lines, record, content)
+    return Run(name or str(log), log, log_bytes, record_bytes, lines, record, content)
 
 
 def _no_number(text: str) -> None:
@@ -193,11 +195,10 @@ def strangers(runs: Sequence[Run], submitter: str) -> Iterator[str]:
         for what, found in _identity(run, submitter).items():
             if found != identity[what]:
                 yield (
-                    f"{run.log.name} has another {what} than {first.log.name}: "
-                    f"{_short(found)}, not {_short(identity[what])}"
+                    f"{run.name} has another {what} than {first.name}: {_short(found)}, not {_short(identity[what])}"
                 )
         if run.record.seed in seeds:
-            yield f"{run.log.name} has the seed of {seeds[run.record.seed].log.name}, {run.record.seed}"
+            yield f"{run.name} has the seed of {seeds[run.record.seed].name}, {run.record.seed}"
         seeds.setdefault(run.record.seed, run)
 
 

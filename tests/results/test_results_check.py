@@ -19,6 +19,7 @@ from sciml_hpc.results import official
 from sciml_hpc.results.check import check
 from sciml_hpc.results.keys import RULESETS
 from sciml_hpc.results.logfile import TOKEN, figures, read
+from sciml_hpc.results.mllog import RunLog
 
 Events = list[dict]
 MUTATIONS: list = []
@@ -88,6 +89,32 @@ def test_a_resumed_run_counts_both_parts_and_not_the_time_between(write_log):
     assert (found.converged_epoch, found.epochs) == (3, 3)
     assert found.staging_s == pytest.approx(7, abs=0.01)
     assert any("resumed 1 time(s)" in line for line in check(path).lines())
+
+
+def test_a_killed_run_goes_on_from_an_older_checkpoint_and_all_its_time_counts(write_log, clock):
+    """Killed in epoch 2 of 3 without a word; its checkpoint was made in the middle of epoch 1, which is done again."""
+    path = write_log("cloudmask_official")
+    events = load(path)
+    path.write_bytes(dump(events[: at(events, "epoch_start", 1) + 1]))
+    clock.pass_s(1000)
+    log = RunLog(path, resume=True)
+    log.staging_start()
+    log.staging_stop()
+    log.resumed(1, 3)
+    for epoch, accuracy in ((1, 0.8), (2, 0.92)):
+        if epoch > 1:
+            log.epoch_start(epoch)
+        log.epoch_stop(epoch)
+        log.eval_start(epoch)
+        log.metrics({"accuracy": accuracy}, epoch)
+        log.eval_stop(epoch)
+    log.run_stop("success")
+    log.result({"accuracy": 0.92})
+    report = check(path)
+    assert report.ok, report.lines()
+    assert figures(read(path)[0]).interrupted_s == 0
+    assert figures(read(path)[0]).run_s > 1000
+    assert "after a part that broke off, where all time counts" in report.notes[0]
 
 
 # What MLCommons' checker lets through
@@ -231,6 +258,11 @@ def broken_run(events):
 @mutation("ours", "ending", kind="resumed")
 def interrupted_and_not_resumed(events):
     del events[at(events, "resumed")]
+
+
+@mutation("ours", "epochs", kind="resumed")
+def restored_in_the_middle_of_an_epoch_not_begun(events):
+    get(events, "restored")["metadata"] |= {"epoch_num": 3, "step": 1}
 
 
 @mutation("ours", "epochs", kind="resumed")

@@ -181,7 +181,7 @@ def test_a_run_that_cannot_be_packaged_is_named(five, write_run, tmp_path, chang
 
 
 def test_equal_seeds_are_refused(five, write_run, tmp_path):
-    with pytest.raises(UserError, match=r"result_5.txt has the seed of result_1.txt, 2"):
+    with pytest.raises(UserError, match=r"result_5\.txt has the seed of .*result_1\.txt, 2"):
         package([*five, write_run(KIND, 2)], tmp_path / "package", "Centre")
 
 
@@ -189,7 +189,7 @@ def test_another_cache_state_or_size_does_not_belong(five, write_run, tmp_path):
     run = write_run(KIND, 6)
     run.write_bytes(run.read_bytes().replace(b'"number_of_nodes", "value": 4', b'"number_of_nodes", "value": 8'))
     edit(run.with_suffix(".json"), lambda r: r.update(log_sha256=hashlib.sha256(run.read_bytes()).hexdigest()))
-    with pytest.raises(UserError, match="another number_of_nodes than result_0"):
+    with pytest.raises(UserError, match=r"result_5\.txt has another number_of_nodes than .*result_0"):
         package([*five, run], tmp_path / "package", "Centre")
 
 
@@ -214,7 +214,7 @@ def test_other_mistakes_of_the_user(five, tmp_path):
         package(five, tmp_path / "package", "A Centre")
     with pytest.raises(UserError, match="is a run of Centre, not of Vendor"):
         package(five, tmp_path / "package", "Vendor")
-    with pytest.raises(UserError, match=r"nowhere.txt: cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read"):
         package([tmp_path / "nowhere.txt"], tmp_path / "package", "Centre")
     with pytest.raises(UserError, match="is no package"):
         verify(tmp_path)
@@ -322,7 +322,7 @@ def malformed_record(made):
         (put_a_link, False, f"extra: {SET}/result_2.json is not a regular file"),
         (add_a_directory, False, "extra: results/machine-5 is an empty directory"),
         (flip_a_bit, True, "not the one that the record names"),
-        (remove_a_run, True, "run missing: machine-4/strong/cloudmask has 4 of 5 runs"),
+        (remove_a_run, True, f"run missing: {SET}/result_2.txt; the set has 4 of 5 runs"),
         (add_a_file, True, f"extra: {SET}/notes.md belongs to no run"),
         (swap_two_runs, True, f"should be {SET}/result_2.txt by its record and its time"),
         (copy_a_run, True, "has the seed of"),
