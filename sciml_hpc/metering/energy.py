@@ -23,6 +23,8 @@ FROZEN_S, FROZEN_PERIODS = 5.0, 20
 """A counter that has not moved for longer than both of these is taken to have stopped."""
 SLOWEST_SAMPLING_S = 1.0
 """Counters without a power reading are read this often, far more often than any of them wraps."""
+HIGHEST_W = 1000.0
+"""No CPU package draws more; a wrapping counter that was not read for longer than this takes to wrap is void."""
 
 
 def find_sensors(
@@ -77,7 +79,8 @@ class EnergyMeter:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="energy", daemon=True) if thread else None
-        self._phase, self._started, self._cpu_s = "", 0.0, 0.0
+        self._phase, self._cpu_s = "", 0.0
+        self._started: float | None = None
 
     @classmethod
     def off(cls) -> EnergyMeter:
@@ -87,16 +90,20 @@ class EnergyMeter:
     def measure_idle(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait, with nothing running on the devices, and take their mean power as `idle_W`."""
         if self._accounts:
-            self._open(sample=False)
-            sleep(seconds)
-            now = self._advance()
+            end = self._open() + seconds
+            now = self._clock()
+            while now < end:
+                sleep(min(SLOWEST_SAMPLING_S, end - now))
+                now = self._advance()
             for account in self._accounts:
                 account.close_idle(now)
 
     def start(self, phase: str) -> None:
         """Begin the run (`run_start`) in its first phase."""
         self._phase = phase
-        self._started = self._open(sample=True)
+        self._started = self._open()
+        if self._accounts and self._thread is not None:
+            self._thread.start()
 
     def phase(self, name: str) -> None:
         """End the current phase and begin `name`; a phase may come back any number of times."""
@@ -108,7 +115,9 @@ class EnergyMeter:
         self._advance()
 
     def stop(self) -> NodeEnergy:
-        """End the run (`run_stop`) and report it."""
+        """End the run (`run_stop`) and report it; of a run that never started every figure is null."""
+        if self._started is None:
+            return NodeEnergy(0.0, (), dict.fromkeys(KINDS, "the run did not start") | self._absent, self._cpu_s)
         self._done.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
@@ -122,13 +131,11 @@ class EnergyMeter:
             account.close_phase(self._phase, now)
         return now
 
-    def _open(self, sample: bool) -> float:
+    def _open(self) -> float:
         now = self._clock()
         with self._lock:
             for account in self._accounts:
                 account.open(now)
-        if sample and self._accounts and self._thread is not None:
-            self._thread.start()
         return now
 
     def _advance(self) -> float:
@@ -168,8 +175,10 @@ class _Account:
         count, watts = self._read()
         if self.count is not None and count is not None:
             step = count - self.count
-            if step < 0 and self.info.wrap_counts is not None:
-                step += self.info.wrap_counts
+            if self.info.wrap_counts is not None:
+                step += self.info.wrap_counts if step < 0 else 0
+                if (now - self.time) * HIGHEST_W > self.info.wrap_counts * self.info.unit_J:
+                    self.failure = f"not read for {now - self.time:.0f} s, in which the counter may have wrapped unseen"
             if step < 0:
                 self.failure = self.failure or "the counter went backwards"
             elif step > 0:
@@ -183,15 +192,16 @@ class _Account:
         self.samples += 1
 
     def _read(self) -> tuple[int | None, float | None]:
+        """Both readings. A run is not lost for a sensor, so whatever a driver's binding raises becomes the reason."""
         count = watts = None
         try:
             count = self.sensor.counter()
-        except SensorError as error:
-            self.failure = self.failure or str(error)
+        except Exception as error:
+            self.failure = self.failure or _reason(error)
         try:
             watts = self.sensor.power_W()
-        except SensorError as error:
-            self.power_failure = self.power_failure or str(error)
+        except Exception as error:
+            self.power_failure = self.power_failure or _reason(error)
         if watts is not None:
             self.max_W = watts if self.max_W is None else max(self.max_W, watts)
         return count, watts
@@ -254,3 +264,7 @@ class _Account:
             reason=failure,
             power_reason=self.power_failure,
         )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, SensorError) else repr(error)

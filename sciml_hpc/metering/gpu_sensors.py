@@ -9,12 +9,16 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sciml_hpc.metering.sensors import Sensor, SensorError, SensorInfo
 
 NVML_PERIOD_S = 0.1
 """Update period of power and energy on A100 and H100 (V100: 0.02 s): Yang, Adamek, Armour, arXiv 2312.02741."""
+
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+"""Through it NVML reaches the driver. Where it is missing, a library that answers as NVML answers from elsewhere."""
 
 
 def owners(seen: Sequence[Collection[str]]) -> list[list[str]]:
@@ -170,7 +174,7 @@ def nvml_sensors(
     Raises SensorError with the reason if there is no NVML, no such GPU, or one of them cannot be metered: energy of
     some of a job's GPUs is no figure of the job.
     """
-    measured = nvml is None
+    measured = nvml is None and NVIDIA_DRIVER.exists()
     nvml = open_nvml(nvml)
     try:
         visible = nvml_visible(nvml, environ)

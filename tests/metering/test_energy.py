@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from fake_gpus import FakeNvml
 
 from sciml_hpc.metering.energy import EnergyMeter, find_sensors
 from sciml_hpc.metering.energy_report import KINDS, DeviceEnergy, JobEnergy, NodeEnergy, PhaseEnergy
-from sciml_hpc.metering.gpu_sensors import nvml_sensors
+from sciml_hpc.metering.gpu_sensors import NVIDIA_DRIVER, nvml_sensors
 from sciml_hpc.metering.sensors import SensorError, SensorInfo, TraceSensor
 
 
@@ -76,16 +81,29 @@ def test_counter_phases_and_trapezoids_are_exact(clock):
 
 @pytest.mark.parametrize("samples", [5, 50])
 def test_wrap_around_is_undone_every_time(clock, samples):
-    """A RAPL-like counter of range 1000 at 150 counts/s wraps 7 times in 50 s."""
-    true = [150 * t for t in range(51)]
-    rapl = info("cpu", "package-0", 1e-6, wrap_counts=1000, power_absent="RAPL has a counter only")
-    sensor = TraceSensor(rapl, seconds(51), [(900 + c) % 1000 for c in true], None, clock)
+    """A RAPL-like counter of 2 kJ range at 150 W wraps 3 times in 50 s; the last reading before a wrap varies."""
+    true = [150 * 10**6 * t for t in range(51)]
+    span = 2 * 10**9
+    rapl = info("cpu", "package-0", 1e-6, wrap_counts=span, power_absent="RAPL has a counter only")
+    sensor = TraceSensor(rapl, seconds(51), [(1_900_000_000 + c) % span for c in true], None, clock)
     meter = EnergyMeter([sensor], clock=clock, thread=False)
     (device,) = run(meter, clock, [("training", float(samples))]).devices
-    assert device.energy_J == pytest.approx(150 * samples * 1e-6, rel=1e-12)
+    assert device.energy_J == pytest.approx(150 * samples, rel=1e-12)
     assert device.integrated_J is None
     assert device.disagreement is None
     assert device.power_reason == "RAPL has a counter only"
+
+
+def test_a_wrap_that_may_have_gone_unseen_is_no_energy(clock):
+    """A range of 65 kJ lasts 65 s at 1 kW; the counter was not read for 70 s (the process was suspended, say)."""
+    rapl = info("cpu", "package-0", 1e-6, wrap_counts=65_000_000_000, power_absent="RAPL has a counter only")
+    sensor = TraceSensor(rapl, seconds(200), [150_000_000 * t for t in range(200)], None, clock)
+    (device,) = run(EnergyMeter([sensor], clock=clock, thread=False), clock, [("training", 140.0)], step=70.0).devices
+    assert device.energy_J is None
+    assert device.reason == "not read for 70 s, in which the counter may have wrapped unseen"
+    clock.now = 0.0
+    (device,) = run(EnergyMeter([sensor], clock=clock, thread=False), clock, [("training", 120.0)], step=60.0).devices
+    assert device.energy_J == pytest.approx(150 * 120)
 
 
 def test_backward_counter_without_wrap_is_no_energy(clock):
@@ -272,6 +290,57 @@ def test_the_thread_samples_at_the_sensors_period():
     assert device.energy_J == pytest.approx(1000 * report.wall_s, rel=0.02)
     assert device.disagreement < 0.02
     assert report.meter_cpu_s < 0.05 * report.wall_s
+
+
+def test_a_binding_that_breaks_costs_the_figure_and_not_the_run(clock):
+    class Broken(TraceSensor):
+        def counter(self):
+            return 1 / 0 if clock.now == 3.0 else super().counter()
+
+    sensor = Broken(info(), seconds(6), [200_000 * t for t in range(6)], [200.0] * 6, clock)
+    (device,) = run(EnergyMeter([sensor], clock=clock, thread=False), clock, [("training", 5.0)]).devices
+    assert (device.energy_J, device.reason) == (None, "ZeroDivisionError('division by zero')")
+    assert device.integrated_J == pytest.approx(1000)
+
+
+def test_a_run_that_never_started_has_no_energy(clock):
+    sensor = TraceSensor(info(), seconds(4), [0, 1, 2, 3], [1.0] * 4, clock)
+    record = JobEnergy.of(EnergyMeter([sensor], clock=clock, thread=False).stop()).record()
+    assert (record["gpu_energy_J"], record["gpu_energy_reason"]) == (None, "the run did not start")
+
+
+def test_through_nvmls_real_binding(tmp_path):
+    """The real pynvml on a library made here, in a process of its own: 250 W and 400 W for half a second.
+
+    Nothing is injected, so this is also the path of a real run; without NVIDIA's driver it still is no measurement.
+    """
+    pytest.importorskip("pynvml")
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    library = tmp_path / "libnvidia-ml.so.1"
+    source = Path(__file__).with_name("fake_nvml.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    program = """
+import dataclasses, json, time
+from sciml_hpc.metering.energy import EnergyMeter, find_sensors
+from sciml_hpc.metering.energy_report import JobEnergy
+meter = EnergyMeter(*find_sensors(node=False))
+meter.start("training"); time.sleep(0.5)
+report = meter.stop()
+print(json.dumps([dataclasses.asdict(d) for d in report.devices])); print(json.dumps(JobEnergy.of(report).record()))
+"""
+    environ = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "1,GPU-00000250,0"}
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environ
+    ).stdout
+    devices, record = map(json.loads, out.splitlines())
+    assert [d["id"][:12] for d in devices] == ["GPU-00000400", "GPU-00000250"]
+    for device, watts in zip(devices, (400, 250), strict=True):
+        assert device["energy_J"] == pytest.approx(watts * device["wall_s"], rel=0.02)
+        assert device["integrated_J"] == pytest.approx(watts * device["wall_s"], rel=0.001)
+        assert not device["flagged"]
+    if not NVIDIA_DRIVER.exists():
+        assert record["provenance"] == "recorded trace"
+        assert record["gpu_energy_J"] is None
 
 
 def test_find_sensors_here_gives_each_kind_a_sensor_or_a_reason():
