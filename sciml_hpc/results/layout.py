@@ -51,24 +51,24 @@ def misfits(sets: Mapping[Key, Sequence[Run]], org: str, code: bytes | None) -> 
     """Runs that do not belong to their set, and sets that do not belong to one package."""
     for runs in sets.values():
         yield from strangers(runs, org)
-    everything = [run for runs in sets.values() for run in runs]
-    first = everything[0]
-    for run in everything:
-        if (run.record.code.commit, run.record.code.version) != (first.record.code.commit, first.record.code.version):
-            yield f"{run.name} is of other code than {first.name}: a package holds the runs of one commit"
-        if code is None and (run.record.code.commit is None or run.record.code.dirty):
-            yield (
-                f"{run.name}: its code is not known: no clean commit, and not the code installed here; "
-                "package it with the code that ran, or run from a commit"
-            )
+    first = next(iter(sets.values()))[0]
     described: dict[str, tuple[Run, dict[str, str]]] = {}
-    for (system, *_), (run, *_) in sets.items():
-        other, before = described.setdefault(system, (run, run.system_json(org)))
-        for name, value in run.system_json(org).items():
+    for (system, *_), runs in sets.items():
+        run = runs[0]
+        if (run.record.code.commit, run.record.code.version) != (first.record.code.commit, first.record.code.version):
+            yield f"{run.name} is of another commit than {first.name}: a package holds the runs of one"
+        other, before = described.setdefault(system, (run, run.described(org)))
+        for name, value in run.described(org).items():
             if value != before[name]:
                 yield (
                     f"system {system} has {name} {before[name]!r} in {other.name} and {value!r} in {run.name}: "
                     "systems that differ, if only in size, need different names"
+                )
+        for run in runs:
+            if code is None and (run.record.code.commit is None or run.record.code.dirty):
+                yield (
+                    f"{run.name}: its code is not known: no clean commit, and not the code installed here; "
+                    "package it with the code that ran, or run from a commit"
                 )
 
 

@@ -78,7 +78,7 @@ def package(result_files: Iterable[Path], out_dir: Path, org: str) -> Package:
     files = list(result_files)
     if out_dir.exists():
         raise UserError(f"{out_dir}: exists; a package is never changed")
-    if not re.match(NAME, org):
+    if not re.fullmatch(NAME, org):
         raise UserError(f"organisation {org!r}: must be letters, digits and _ . + - (it becomes a directory's name)")
     if not files:
         raise UserError("a package needs at least one result file")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from sciml_hpc.results.keys import METRICS
+
 RULES = Path(__file__).parent / "rules"
 """The compliance rules: `common.yaml` for MLCommons' checker, `targets.yaml` for both."""
 
@@ -49,11 +51,13 @@ def official_targets() -> Mapping[str, OfficialTarget]:
 def metric_keys(benchmark: str, metric: str, direction: str) -> dict[str, tuple[str, ...]]:
     """The log keys of a benchmark's metrics, the target's first, each with our own names of the metric.
 
-    The publisher's key where there is one; else MLPerf HPC's custom: `eval_accuracy` where more is better,
-    `eval_error` where less is.
+    The publisher's key where there is one; else the key of the metric's own name; else MLPerf HPC's custom:
+    `eval_accuracy` where more is better, `eval_error` where less is.
     """
     official = official_targets().get(benchmark)
     if official is not None and official.direction == direction and metric in (official.names or (metric,)):
         also = {key: tuple(n for n in names if n != metric) for key, names in official.also.items()}
         return {official.metric: (metric,), **also}
+    if metric in METRICS:
+        return {metric: (metric,)}
     return {"eval_accuracy" if direction == "max" else "eval_error": (metric,)}

@@ -77,6 +77,9 @@ def test_counts_are_integers(tmp_path):
         ("earthquake", "nnse", "max", "eval_accuracy"),
         ("a_new_one", "psnr_db", "max", "eval_accuracy"),
         ("a_new_one", "mae_meV", "min", "eval_error"),
+        ("a_new_one", "f1_score", "max", "f1_score"),
+        ("stemdl", "f1_score", "max", "f1_score"),
+        ("stemdl", "eval_accuracy", "max", "eval_accuracy"),
     ],
 )
 def test_the_judged_metric_gets_the_publishers_key(tmp_path, benchmark, metric, direction, key):

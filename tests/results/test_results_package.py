@@ -18,7 +18,7 @@ from conftest import COMMIT, DESCRIPTION, Clock, run_writer
 from sciml_hpc.benchmarks.base import Recipe
 from sciml_hpc.config import RunConfig
 from sciml_hpc.errors import UserError
-from sciml_hpc.results import mllog, source
+from sciml_hpc.results import mllog, official, source
 from sciml_hpc.results.layout import CONTENTS, SUMS
 from sciml_hpc.results.package import package, verify
 from sciml_hpc.results.runs import config_sha256
@@ -26,6 +26,21 @@ from sciml_hpc.results.runs import config_sha256
 KIND = "cloudmask_embedded"
 SET = "results/machine-4/strong/cloudmask"
 OTHER = "f" * 40
+JUDGED: dict[tuple[bytes, str], list[str]] = {}
+
+
+@pytest.fixture(autouse=True)
+def judge_a_log_once(monkeypatch):
+    """MLCommons' checker takes 30 ms per ruleset; here it judges each log once, however often a test asks."""
+    judge = official.compliance
+
+    def once(log: Path, ruleset: str) -> list[str]:
+        key = (log.read_bytes(), ruleset)
+        if key not in JUDGED:
+            JUDGED[key] = judge(log, ruleset)
+        return JUDGED[key]
+
+    monkeypatch.setattr(official, "compliance", once)
 
 
 @pytest.fixture
@@ -198,6 +213,12 @@ def test_systems_that_differ_need_different_names(five, write_run, tmp_path):
     runs = [write_run("uno_official", 1, system=smaller)]
     with pytest.raises(UserError, match="systems that differ, if only in size, need different names"):
         package([*five, *runs], tmp_path / "package", "Centre")
+
+
+def test_a_package_holds_one_commit(five, write_run, tmp_path):
+    code = {"commit": OTHER, "version": "sciml_hpc 1.0", "dirty": False}
+    with pytest.raises(UserError, match="is of another commit than"):
+        package([*five, write_run("uno_official", 1, code=code)], tmp_path / "package", "Centre")
 
 
 def test_nothing_is_overwritten(made, five):
