@@ -125,10 +125,11 @@ def resolve(
             given[key] = (f"--set {text}", yaml.safe_load(value))
         except yaml.YAMLError:
             raise UserError(f"--set {text}: the value is not YAML") from None
-    given |= {k: ("command line", v) for k, v in (options or {}).items() if v is not None}
+    asked = {"preset": preset, "dataset": dataset, **(options or {})}
+    given |= {k: ("command line", v) for k, v in asked.items() if v is not None}
 
-    chosen = preset or given.get("preset", ("", None))[1] or "tiny"
-    if chosen not in benchmark.presets:
+    chosen = given.get("preset", ("", "tiny"))[1]
+    if not isinstance(chosen, str) or chosen not in benchmark.presets:
         raise UserError(
             f"benchmark {benchmark.name} has no preset {chosen!r}{did_you_mean(str(chosen), benchmark.presets)}; "
             f"it has: {', '.join(benchmark.presets)}"
@@ -138,7 +139,7 @@ def resolve(
         "benchmark": benchmark.name,
         "task": benchmark.task,
         "preset": chosen,
-        "dataset": dataset or base.dataset,
+        "dataset": base.dataset,
         "train": dict(base.recipe),
     }
     model = given.get("train.model", ("", values["train"].get("model")))[1]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 VALID, INVALID, USER_ERROR, FAULT = 0, 1, 2, 3
 """Exit statuses: valid result; ran but invalid; the user's input is wrong; a fault of the run."""
@@ -27,17 +27,33 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def explain(where: str, error: ValidationError, allowed: Iterable[str] = ()) -> UserError:
-    """A UserError naming file (`where`), field, what was found and what is allowed, for each fault pydantic saw."""
+def explain(where: str, error: ValidationError, model: type[BaseModel] | None = None) -> UserError:
+    """A UserError naming file (`where`), field, what was found and what is allowed, for each fault pydantic saw.
+
+    With `model`, an unknown field is compared with the fields of that model, or of the part of it that it stands in.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"]) or "(top level)"
         if fault["type"] == "extra_forbidden":
-            last = str(fault["loc"][-1])
+            *there, last = fault["loc"]
+            allowed = _fields(model, there)
             known = f"; allowed: {', '.join(allowed)}" if allowed else ""
-            lines.append(f"{where}: unknown field {name!r}{did_you_mean(last, allowed)}{known}")
+            lines.append(f"{where}: unknown field {name!r}{did_you_mean(str(last), allowed)}{known}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: field {name!r} is missing")
         else:
             lines.append(f"{where}: {name}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return UserError("\n".join(lines))
+
+
+def _fields(model: Any, location: Sequence[str | int]) -> list[str]:
+    """Fields of the model at a location of pydantic's below `model`; of a union, the member with such a `kind`."""
+    for part in location:
+        if part in getattr(model, "model_fields", {}):
+            model = model.model_fields[part].annotation
+        else:
+            kinds = {kind: m for m in get_args(model) for kind in get_args(m.model_fields["kind"].annotation)}
+            model = kinds.get(part)
+    models = [m for m in (model, *get_args(model)) if hasattr(m, "model_fields")]
+    return list(models[0].model_fields) if models else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,13 +145,15 @@ def _load(path: Path) -> dict[str, Dataset]:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("datasets"), dict):
+    if not isinstance(content, dict) or set(content) != {"datasets"} or not isinstance(content["datasets"], dict):
         found = type(content).__name__ if not isinstance(content, dict) else ", ".join(map(str, content)) or "nothing"
         raise UserError(f"{path}: must have one top-level field 'datasets' (name: entry); found {found}")
     result = {}
     for name, entry in content["datasets"].items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(name)):
+            raise UserError(f"{path}: datasets: a name must be letters, digits, '.', '-' and '_'; found {str(name)!r}")
         try:
             result[str(name)] = Dataset.model_validate(entry)
         except ValidationError as error:
-            raise explain(f"{path}: datasets.{name}", error, tuple(Dataset.model_fields)) from None
+            raise explain(f"{path}: datasets.{name}", error, Dataset) from None
     return result

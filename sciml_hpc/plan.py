@@ -72,7 +72,8 @@ def settle(request: Request, ranks: int) -> Plan:
     name, dataset = config.dataset, select(datasets, config.dataset, benchmark.name)
     if dataset.task != benchmark.task:
         raise UserError(
-            f"data set {name} is for task {dataset.task or 'none'!r} of {benchmark.name}; this run's is {benchmark.task!r}"
+            f"data set {name} is for task {dataset.task or 'none'!r} of {benchmark.name}; this run's is "
+            f"{benchmark.task!r}"
         )
     generator_of(benchmark, name, dataset)
     notes = []
@@ -111,15 +112,14 @@ def generator_of(benchmark: type[Benchmark], name: str, dataset: Dataset) -> Any
     try:
         return benchmark.Generator.model_validate(dataset.origin.parameters)
     except ValidationError as error:
-        raise explain(
-            f"manifest: datasets.{name}.origin.parameters", error, tuple(benchmark.Generator.model_fields)
-        ) from None
+        raise explain(f"manifest: datasets.{name}.origin.parameters", error, benchmark.Generator) from None
 
 
 def source_of(benchmark: type[Benchmark], name: str, dataset: Dataset, data: Path) -> Source:
     """Where the data set's samples come from: the simulator, or the published files below `data`.
 
-    Raises UserError: with the command to get them, for files that are not there; naming file and field, for malformed ones.
+    Raises UserError: with the command to get them, for files that are not there; naming file and field, for
+    malformed ones.
     """
     generator = generator_of(benchmark, name, dataset)
     origin = dataset.origin

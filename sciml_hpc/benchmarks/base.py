@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Settings(BaseModel):
-    """Base of everything a user may write: unknown keys are refused, a field's docstring is its help text."""
+    """Base of everything a user may write: unknown keys, infinity and NaN are refused; a field's docstring is its help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Recipe(Settings):
