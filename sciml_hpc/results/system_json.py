@@ -146,7 +146,9 @@ def _per(total: Any, count: Any) -> str:
 
 
 def _scaled(value: Any, unit: float, name: str) -> str:
-    return f"{value / unit:.6g} {name}" if isinstance(value, (int, float)) else UNKNOWN
+    if not isinstance(value, (int, float)):
+        return UNKNOWN
+    return f"{str(round(value / unit, 3)).removesuffix('.0')} {name}"
 
 
 def _counted(items: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ def test_a_gpu_system(tmp_path):
         "host_processor_frequency": "3.707 GHz (highest)",
         "host_memory_capacity": "1024 GiB",
         "host_storage_type": "data: lustre, scratch: xfs",
-        "host_storage_capacity": f"data: {2**20:.6g} GiB, scratch: {UNKNOWN}",
+        "host_storage_capacity": f"data: 1048576 GiB, scratch: {UNKNOWN}",
         "host_networking": "4x InfiniBand 400 Gb/sec",
         "host_networking_topology": UNKNOWN,
         "accelerators_per_node": "4",
