@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import scipy.stats
-from conftest import COMMIT, DESCRIPTION, Clock, run_writer
+from correct_logs import COMMIT, DESCRIPTION, Clock, run_writer
 
 from sciml_hpc.benchmarks.base import Recipe
 from sciml_hpc.config import RunConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import DESCRIPTION, GPU
+from correct_logs import DESCRIPTION, GPU
 
 from sciml_hpc.metering import system
 from sciml_hpc.results import official
