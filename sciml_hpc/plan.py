@@ -143,9 +143,10 @@ def _local_batch(config: RunConfig, asked: bool, ranks: int, notes: list[str]) -
         return wanted
     if wanted % ranks:
         if asked:
+            below = wanted - wanted % ranks
+            possible = f"{below} or {below + ranks}" if below else f"{ranks}"
             raise UserError(
-                f"train.global_batch={wanted} cannot be shared evenly by {ranks} ranks; "
-                f"next possible: {wanted - wanted % ranks or ranks} or {wanted - wanted % ranks + ranks}"
+                f"train.global_batch={wanted} cannot be shared evenly by {ranks} ranks; next possible: {possible}"
             )
         rounded = -(-wanted // ranks) * ranks
         notes.append(f"global batch is {rounded}, not the preset's {wanted}, to be shared evenly by {ranks} ranks")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Settings(BaseModel):
-    """Base of everything a user may write: unknown keys, infinity and NaN are refused; a field's docstring is its help."""
+    """Base of what a user may write: unknown keys, infinity and NaN are refused; a field's docstring is its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
