@@ -45,12 +45,12 @@ class HorovodEngine(Engine):
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give every rank rank 0's parameters, buffers and optimiser state.
 
-        Horovod initialises a fresh optimiser's state by a step with zero gradients, which counts as a step of Adam and
-        decays weights. So the state is sent only when there is one (a resumed run), and the parameters after it.
+        The state travels as one object. Horovod's own broadcast_optimizer_state first makes a fresh optimiser step with
+        zero gradients, which counts as a step of Adam and decays weights.
         """
-        if self._hvd.broadcast_object(bool(optimizer.state_dict()["state"]), root_rank=0):
-            self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-            optimizer.zero_grad()
+        state = self._hvd.broadcast_object(optimizer.state_dict(), root_rank=0)
+        if state["state"]:
+            optimizer.load_state_dict(state)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
 
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -123,7 +123,8 @@ class Training:
         self.model = benchmark.model().to(device)
         if any(p.dim() == 4 for p in self.model.parameters()):
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.base_optimizer = optimizer.build(recipe, self.model)
+        # Horovod's wrapper is an optimiser of its own: the state lives in it, not in the one that is wrapped.
+        self.optimizer = engine.wrap(optimizer.build(recipe, self.model), self.model)
         self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
         bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -145,12 +146,11 @@ class Training:
     def join(self, resume: Any = None) -> None:
         """Make all ranks start from rank 0's weights: fresh ones, or those of the checkpoint `resume`."""
         if resume is not None:
-            self.start = self.world.once(lambda: checkpoint.load(resume, self.model, self.base_optimizer))
+            self.start = self.world.once(lambda: checkpoint.load(resume, self.model, self.optimizer))
             self.schedule.restore(self.start.schedule)
             self._done = [Epoch(**e) for e in self.start.history["epochs"]]
             self._losses = self.start.history["step_losses"]
-        self.engine.broadcast(self.model, self.base_optimizer)
-        self.optimizer = self.engine.wrap(self.base_optimizer, self.model)
+        self.engine.broadcast(self.model, self.optimizer)
 
     def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
@@ -291,7 +291,7 @@ class Training:
         if saver is None:
             return
         history = {"epochs": [asdict(e) for e in self._done], "step_losses": self._losses, "partial": partial}
-        saver.save(checkpoint.State(epoch, step, history, self.schedule.state()), self.model, self.base_optimizer)
+        saver.save(checkpoint.State(epoch, step, history, self.schedule.state()), self.model, self.optimizer)
         if wait:
             saver.wait()
 
