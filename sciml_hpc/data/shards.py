@@ -78,6 +78,17 @@ class Index:
         """Samples of a split."""
         return sum(s.count for s in self.shards if s.split == split)
 
+    def _check(self) -> None:
+        """Raise ValueError for file names that are no plain names, and for samples that no shard holds."""
+        for split in self.splits:
+            end = 0
+            for shard in self.of(split):
+                if shard.file.startswith(".") or "/" in shard.file:
+                    raise ValueError(f"{shard.file!r} is no plain file name")
+                if shard.first != end:
+                    raise ValueError(f"{shard.file} begins with sample {shard.first}, the one before ends at {end}")
+                end += shard.count
+
     def _content(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
 
@@ -95,7 +106,9 @@ class Index:
                 raise UserError(f"{path}: its format is {found!r}; this version reads {FORMAT!r}")
             content["fields"] = tuple(SampleField(**{**f, "shape": tuple(f["shape"])}) for f in content["fields"])
             content["shards"] = tuple(Shard(**s) for s in content["shards"])
-            return cls(**content)
+            index = cls(**content)
+            index._check()
+            return index
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -135,7 +148,7 @@ def write_shard(
             temporary,
             "w",
             libver="v108",
-            alignment_threshold=ALIGNMENT_BYTES,
+            alignment_threshold=1,  # the smallest field, too
             alignment_interval=ALIGNMENT_BYTES,
         ) as file:
             file.attrs.update(attributes)
@@ -216,8 +229,11 @@ def sha256_of(path: Path) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader sees either all of it or what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
