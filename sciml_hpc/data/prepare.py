@@ -1,7 +1,8 @@
 """Preparation: from a benchmark's samples (simulated, or published files) to shards and their index.
 
 Ranks make shards independently, shard k on rank k mod size; rank 0 writes the index when all are there. A shard appears
-under its name only when it is whole, so an interrupted preparation goes on where it stopped.
+under its name only when it is whole, so an interrupted preparation goes on where it stopped; and one that is no longer
+what an earlier index says is made again.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def prepare(
     shards = plan(dataset.samples, source.fields, dataset.shard_bytes)
     attributes = {"dataset": name, "benchmark": dataset.benchmark, "fingerprint": dataset.fingerprint()}
 
-    def room() -> None:
+    def room() -> dict[str, str]:
+        """Room there is; the checksums of an earlier preparation, which what is there must still have."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(directory).free
@@ -71,6 +73,10 @@ def prepare(
         needed = sum(dataset.samples.values()) * sample_bytes(source.fields) - there
         if free < needed:
             raise UserError(f"{directory} has {free / 1e9:.1f} GB free; {name} needs {needed / 1e9:.1f} GB there")
+        if not (directory / "index.json").exists():
+            return {}
+        before = Index.load(directory)
+        return {s.file: s.sha256 for s in before.shards} if before.fingerprint == dataset.fingerprint() else {}
 
     def make() -> list[Shard]:
         made = []
@@ -78,13 +84,15 @@ def prepare(
             path = directory / shard.file
             try:
                 done = existing_shard(path, shard, source.fields, attributes)
+                if done is not None and known.get(done.file, done.sha256) != done.sha256:
+                    done = None  # damaged since
                 made.append(done or write_shard(path, shard, source.fields, source.read, attributes))
             except ValueError as error:
                 raise UserError(f"{name}: {error}") from None
             progress(min((k + 1) * world.size, len(shards)), len(shards))
         return made
 
-    world.once(room)
+    known = world.once(room)
     made = world.together(make)
     gathered = world.comm.gather(made)
 

@@ -1,9 +1,9 @@
 """Shards: the form in which samples are kept, staged and read.
 
 A shard is an HDF5 file that holds consecutive samples of one split: one contiguous (unchunked, uncompressed) data set
-per field, first axis the sample, aligned to 4 KiB. Any HDF5 tool opens one; and because each field is contiguous, sample
-i of a field lies at `offset + i · bytes per sample`, so the training path reads it without the HDF5 library. The index
-beside the shards (`index.json`) holds those offsets and the SHA-256 of every shard.
+per field, first axis the sample, aligned to 4 KiB. Any HDF5 tool opens one; and because each field is contiguous, its
+sample i lies at `offset + i · bytes per sample`, so the training path reads it without the HDF5 library. The index beside
+the shards (`index.json`) holds those offsets and the SHA-256 of every shard.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def write_shard(
     read: Callable[[str, int, int], Mapping[str, np.ndarray]],
     attributes: Mapping[str, str | int],
 ) -> Shard:
-    """Write a shard atomically from `read(split, first, count)`, a few MiB at a time; returns it with size, hash, offsets."""
+    """Write a shard atomically from `read(split, first, count)`, a few MiB at a time; returns it complete."""
     import h5py
 
     chunk = max(1, BLOCK_BYTES // sample_bytes(fields))
