@@ -2,7 +2,8 @@
 
 One rank per node owns a device's sensor (`gpu_sensors.owners`). The counters are read when the run starts and stops
 and at every change of phase; a thread reads power as often as the sensor has news and integrates it by trapezoids,
-which is the independent check. Cost per node: one reading of each sensor per period, whatever the number of ranks.
+which is the independent check. Cost per node: one reading of power per device and period, and one of its counter per
+second, whatever the number of ranks.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ DISAGREEMENT = 0.05
 """Counter and integrated power may differ by this share, the accuracy MLPerf's power rules ask of a meter."""
 FROZEN_S, FROZEN_PERIODS = 5.0, 20
 """A counter that has not moved for longer than both of these is taken to have stopped."""
-SLOWEST_SAMPLING_S = 1.0
-"""Counters without a power reading are read this often, far more often than any of them wraps."""
+COUNTER_S = 1.0
+"""Between marks counters are read this often, far more often than any of them wraps; power once per period."""
 HIGHEST_W = 1000.0
 """No CPU package draws more; a wrapping counter that was not read for longer than this takes to wrap is void."""
 
@@ -93,7 +94,7 @@ class EnergyMeter:
             end = self._open() + seconds
             now = self._clock()
             while now < end:
-                sleep(min(SLOWEST_SAMPLING_S, end - now))
+                sleep(min(COUNTER_S, end - now))
                 now = self._advance()
             for account in self._accounts:
                 account.close_idle(now)
@@ -138,19 +139,24 @@ class EnergyMeter:
                 account.open(now)
         return now
 
-    def _advance(self) -> float:
+    def _advance(self, counters: bool = True) -> float:
         began = time.thread_time()
         with self._lock:
             now = self._clock()
             for account in self._accounts:
-                account.advance(now)
+                account.integrate(now)
+                if counters:
+                    account.count_on(now)
             self._cpu_s += time.thread_time() - began
         return now
 
     def _run(self) -> None:
-        periods = [SLOWEST_SAMPLING_S] + [a.info.period_s for a in self._accounts if not a.info.power_absent]
+        periods = [COUNTER_S] + [a.info.period_s for a in self._accounts if not a.info.power_absent]
+        due = self._clock()
         while not self._done.wait(min(periods)):
-            self._advance()
+            now = self._clock()
+            self._advance(counters=now >= due)
+            due = now + COUNTER_S if now >= due else due
 
 
 class _Account:
@@ -163,22 +169,24 @@ class _Account:
         self.idle_W: float | None = None
 
     def open(self, now: float) -> None:
-        self.began = self.time = self.moved = now
+        self.began = self.time = self.read = self.moved = now
         self.counts = self.samples = 0
         self.integral_J = 0.0
         self.max_W: float | None = None
         self.phases: dict[str, PhaseEnergy] = {}
-        self.count, self.watts = self._read()
+        self.count, self.watts = self._read_counter(), self._read_power()
         self.mark = (now, 0, 0.0)
 
-    def advance(self, now: float) -> None:
-        count, watts = self._read()
+    def count_on(self, now: float) -> None:
+        """Read the counter and add what it advanced by."""
+        count = self._read_counter()
+        gap, self.read = now - self.read, now
         if self.count is not None and count is not None:
             step = count - self.count
             if self.info.wrap_counts is not None:
                 step += self.info.wrap_counts if step < 0 else 0
-                if (now - self.time) * HIGHEST_W > self.info.wrap_counts * self.info.unit_J:
-                    self.failure = f"not read for {now - self.time:.0f} s, in which the counter may have wrapped unseen"
+                if gap * HIGHEST_W > self.info.wrap_counts * self.info.unit_J:
+                    self.failure = f"not read for {gap:.0f} s, in which the counter may have wrapped unseen"
             if step < 0:
                 self.failure = self.failure or "the counter went backwards"
             elif step > 0:
@@ -186,25 +194,33 @@ class _Account:
                 self.moved = now
             elif now - self.moved > max(FROZEN_S, FROZEN_PERIODS * self.info.period_s):
                 self.failure = self.failure or f"the counter stood still for {now - self.moved:.1f} s"
+        self.count = count
+
+    def integrate(self, now: float) -> None:
+        """Read the power and add the trapezoid since the last reading."""
+        watts = self._read_power()
         if self.watts is not None and watts is not None:
             self.integral_J += (now - self.time) * (self.watts + watts) / 2
-        self.count, self.watts, self.time = count, watts, now
+        self.watts, self.time = watts, now
         self.samples += 1
 
-    def _read(self) -> tuple[int | None, float | None]:
-        """Both readings. A run is not lost for a sensor, so whatever a driver's binding raises becomes the reason."""
-        count = watts = None
+    def _read_counter(self) -> int | None:
+        """A run is not lost for a sensor, so whatever a driver's binding raises becomes the reason."""
         try:
-            count = self.sensor.counter()
+            return self.sensor.counter()
         except Exception as error:
             self.failure = self.failure or _reason(error)
+            return None
+
+    def _read_power(self) -> float | None:
+        watts = None
         try:
             watts = self.sensor.power_W()
         except Exception as error:
             self.power_failure = self.power_failure or _reason(error)
         if watts is not None:
             self.max_W = watts if self.max_W is None else max(self.max_W, watts)
-        return count, watts
+        return watts
 
     def close_idle(self, now: float) -> None:
         if self.failure is None and now > self.began:
