@@ -223,7 +223,9 @@ def _verify(options: argparse.Namespace) -> int:
     if (Path(options.dataset) / "SHA256SUMS").exists():
         from sciml_hpc.results.package import verify
 
-        return show.print_findings(verify(Path(options.dataset)))
+        found = verify(Path(options.dataset))
+        print("\n".join(found.lines()))
+        return errors.VALID if found.ok else errors.INVALID
 
     def work(world: World) -> int:
         from sciml_hpc import preparation
@@ -244,4 +246,5 @@ def _check(options: argparse.Namespace) -> int:
 def _package(options: argparse.Namespace) -> int:
     from sciml_hpc.results.package import package
 
-    return show.print_findings(package(options.results, options.output, options.org))
+    print("\n".join(package(options.results, options.output, options.org).lines()))
+    return errors.VALID

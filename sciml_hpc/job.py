@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import sciml_hpc
 from sciml_hpc.config import RunConfig
 from sciml_hpc.data import staging
 from sciml_hpc.data.shards import Index
@@ -21,6 +19,7 @@ from sciml_hpc.parallel.device import Device
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 from sciml_hpc.plan import Plan
+from sciml_hpc.results import source
 
 
 @dataclass(frozen=True)
@@ -85,21 +84,12 @@ class Job:
         return asdict(self)
 
 
-def code_hash() -> str:
-    """SHA-256 over the package's sources, as they lie on this node."""
-    digest = hashlib.sha256()
-    package = Path(sciml_hpc.__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
 def same_code(world: World) -> None:
-    """Make sure that all nodes run the same sources and versions. One leader per node reads them (about 1 MB).
+    """Make sure that all nodes run the same sources and versions. One leader per node reads them (about 2 MB).
 
     Raises UserError on all ranks, naming two nodes that differ.
     """
-    mine = f"{code_hash()} {software.versions()}" if world.is_leader else ""
+    mine = f"{source.sha256()} {software.versions()}" if world.is_leader else ""
     first = world.comm.bcast(mine)
 
     def compare() -> None:

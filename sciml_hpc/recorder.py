@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -79,7 +80,8 @@ class Recorder:
         """Evaluation is done; `done` holds the epoch's figures."""
         throughput = done.samples / done.train_s
         if self.log:
-            self.log.metrics(done.metrics, done.epoch)
+            finite = {k: v for k, v in done.metrics.items() if math.isfinite(v) or k == self._metric}
+            self.log.metrics(finite, done.epoch)
             self.log.eval_stop(done.epoch)
             self.log.tracked_stats({"throughput": throughput, "train_loss": done.train_loss}, done.epoch)
         self.console.line(

@@ -88,7 +88,7 @@ def run(request: Request, world: World, console: Console) -> int:
         here = Measured(outcome, staged.report, spent, inference, calibration, startup_s)
         measured = collect(world, config, index, staged, cache, here)
         return world.once(
-            lambda: verdict.conclude(paths, recorder, plan, job, description, outcome, measured, reference, startup_s)
+            lambda: verdict.conclude(paths, recorder, plan, job, description, outcome, measured, reference, startup_s, request.org)
         )
     except (UserError, RunFault) as error:  # raised on all ranks at once
         if world.is_root:

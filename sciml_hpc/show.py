@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,6 @@ def horovod_build() -> str:
         return f"not usable with torch ({error})"
     operations = [name for name in ("mpi", "nccl", "gloo", "ddl", "ccl", "cuda", "rocm") if getattr(hvd, f"{name}_built")()]
     return f"{horovod.__version__}, built with {', '.join(operations) or 'nothing'}"
-
-
-def print_findings(findings: Sequence[str]) -> int:
-    """Lines of what was found wrong; nothing: fine."""
-    for finding in findings:
-        print(finding)
-    print("intact" if not findings else f"{len(findings)} findings")
-    return errors.INVALID if findings else errors.VALID
 
 
 def _print_benchmark(kind: type[Benchmark]) -> None:

@@ -14,8 +14,9 @@ from sciml_hpc.metering import software
 from sciml_hpc.parallel.world import World
 from sciml_hpc.plan import Plan
 from sciml_hpc.recorder import Recorder
-from sciml_hpc.results import figures, logfile, record
+from sciml_hpc.results import figures, logfile, record, source
 from sciml_hpc.results.check import check
+from sciml_hpc.results.system_json import system_json
 from sciml_hpc.training.loop import Outcome
 
 
@@ -65,6 +66,7 @@ def conclude(
     measured: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
     startup_s: float,
+    org: str,
 ) -> int:
     """Write the record, check the log, print the summary and the last two lines; the exit status. On rank 0."""
     log = recorder.log
@@ -81,6 +83,7 @@ def conclude(
     why = reasons(plan, outcome, measured["reported_ranks"], job.ranks, compliance)
     verdict = "INVALID" if why else "VALID"
     result = _base(plan, job) | {
+        "system": {"name": paths.system_name, **(description or {})},
         "verdict": verdict,
         "reasons": why,
         "fom": merit if verdict == "VALID" else None,
@@ -96,7 +99,16 @@ def conclude(
         ),
     }
     record.write_json(paths.record, result)
-    record.write_json(paths.system, {"system": description})
+    record.write_json(
+        paths.system,
+        system_json(
+            paths.system_name,
+            description or {},
+            submitter=org,
+            nodes=job.nodes,
+            accelerators_per_node=job.accelerators_per_node,
+        ),
+    )
     record.write_steps(paths.steps, outcome.step_losses)
     if outcome.status != "interrupted" and not plan.config.checkpoint.keep:
         paths.checkpoint.unlink(missing_ok=True)
@@ -179,7 +191,7 @@ def _base(plan: Plan, job: Job) -> dict[str, Any]:
         "config_sha256": config.sha256(),
         "seed": config.seed,
         "scaling": config.scaling,
-        "code": {"version": sciml_hpc.__version__, **code},
+        "code": {"version": sciml_hpc.__version__, "source_sha256": source.sha256(), **code},
         "job": job.record(),
     }
 

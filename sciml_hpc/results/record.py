@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class Paths:
 
     log: Path
 
+    @property
+    def system_name(self) -> str:
+        """The system the run is filed under."""
+        return self.log.parents[2].name
+
     def beside(self, suffix: str) -> Path:
         """`result_N<suffix>`."""
         return self.log.with_suffix(suffix)
@@ -38,7 +44,7 @@ class Paths:
 
     @property
     def system(self) -> Path:
-        """The system description."""
+        """The system in MLCommons' form."""
         return self.beside(".system.json")
 
     @property
@@ -134,11 +140,19 @@ def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, 
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a record atomically."""
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    """Write a record atomically; a metric that is not a number (of a class that does not occur, say) becomes null."""
+    write_atomically(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_steps(path: Path, losses: list[list[float]]) -> None:
     """Write the global mean loss of every step: columns epoch, step (both from 1), loss."""
     rows = [f"{e},{s},{loss!r}" for e, epoch in enumerate(losses, 1) for s, loss in enumerate(epoch, 1)]
     write_atomically(path, "\n".join(["epoch,step,loss", *rows]) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
