@@ -103,7 +103,7 @@ python_abi() { "$1" -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"
 
 torch_identity() { # of the environment's torch; first word: its version
     "$VENV/bin/python" -c 'import torch; v = torch.version
-print(torch.__version__, v.git_version, v.cuda, v.hip, torch.compiled_with_cxx11_abi())'
+print(torch.__version__, v.git_version, v.cuda, v.hip, torch.compiled_with_cxx11_abi())' 2>>"$LOG"
 }
 
 wheel_key() { # NAME-VERSION [TORCH-IDENTITY]: the name of the folder a compiled wheel is kept in
@@ -179,7 +179,8 @@ make_relocatable() { # DIR: of an unpacked wheel: paths into this environment be
 }
 
 build_mpi4py() { # into the current directory
-    MPICC=$MPICC pip wheel --no-deps --no-binary mpi4py "mpi4py==$MPI4PY"
+    # one generated file of 10 MB, which only hands arguments on: optimising it takes minutes and gains nothing
+    MPICC=$MPICC CFLAGS="${CFLAGS-} -O1 -g0" pip wheel --no-deps --no-binary mpi4py "mpi4py==$MPI4PY"
 }
 
 build_horovod() { # into the current directory
