@@ -43,21 +43,26 @@ def flops_per_sample(forward_backward: Callable[[], object], samples: int) -> Fl
     both passes as executed (no gradient of the input if none is wanted). Not in it, by the usual convention of MFU:
     element-wise work, normalisation, pooling, and the optimiser. Attention is counted as its two products (and their
     four in the backward pass), recurrent layers by their matrix products; for both, the fused kernels are switched
-    off while counting, because the counter does not see into them. The count is the same on every device. The
-    callable may be called twice; gradients it leaves are the caller's to clear.
+    off while counting, because the counter does not see into them. The count is the same on every device. Takes about
+    as long as the pass itself, so one sample will do. The callable is called again from its start if a fused recurrent
+    layer is met; gradients it leaves are the caller's to clear.
     """
     from torch.backends import cudnn, mkldnn
 
-    count = _count(forward_backward, samples)
-    if any(name.startswith(FUSED_RNN) for name in count.uncounted):
+    try:
+        return _count(forward_backward, samples, refused=FUSED_RNN)
+    except _Refused:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oneDNN's flags speak of Intel GPUs on every machine
             with cudnn.flags(enabled=False), mkldnn.flags(enabled=False):
-                count = _count(forward_backward, samples)
-    return count
+                return _count(forward_backward, samples, refused=())
 
 
-def _count(forward_backward: Callable[[], object], samples: int) -> FlopCount:
+class _Refused(Exception):
+    """An operator was met that is not to be counted as it is."""
+
+
+def _count(forward_backward: Callable[[], object], samples: int, refused: tuple[str, ...]) -> FlopCount:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -66,7 +71,10 @@ def _count(forward_backward: Callable[[], object], samples: int) -> FlopCount:
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            seen.add(str(func.overloadpacket))
+            name = str(func.overloadpacket)
+            if refused and name.startswith(refused):
+                raise _Refused
+            seen.add(name)
             return func(*args, **(kwargs or {}))
 
     counter = FlopCounterMode(display=False)
@@ -125,8 +133,8 @@ def matmul_ceiling(device: torch.device, kind: str, seconds: float = 2.0, sizes:
     """Measure the rate of products of random square matrices in `kind` (see `arithmetic`), about `seconds` long.
 
     Each size is warmed up and then repeated for its share of the time; its rate is the median over blocks of products,
-    the ceiling is the best size's. Random numbers, not zeros: zeros draw less power and clock higher. On a GPU it
-    measures what a large product can sustain, which is below the datasheet's peak.
+    the ceiling is the best size's. Sizes too large for their share are left out. Random numbers, not zeros: zeros draw
+    less power and clock higher. On a GPU this is what large products sustain, below the datasheet's peak.
     """
     import numpy as np
     import torch
@@ -160,6 +168,8 @@ def matmul_ceiling(device: torch.device, kind: str, seconds: float = 2.0, sizes:
                 times.append(block(a, b, out, products))
                 spent += times[-1]
             rates[size] = 2 * size**3 * products / float(np.median(times))
+            if 8 * min(times) / products > share:
+                break  # on a slow device the next size alone would outlast the time
     finally:
         torch.set_float32_matmul_precision(before)
     best = max(rates, key=rates.__getitem__)
