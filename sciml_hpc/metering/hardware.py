@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,44 +104,57 @@ def limits(root: Path = ROOT) -> dict[str, float | None]:
 
 
 def gpus(environ: Mapping[str, str] = os.environ, nvml: Any = None) -> tuple[list[dict[str, Any]], str | None]:
-    """The NVIDIA GPUs this process sees, and the reason if none can be described.
+    """The GPUs this process sees, and the reason if none can be described.
 
-    Per GPU: name, UUID, memory, power limit, highest clocks, MIG, ECC, PCIe link, active NVLinks; and the driver.
+    NVIDIA's through NVML: name, UUID, memory, driver, power limit, highest clocks, MIG, ECC, PCIe link, active NVLinks.
+    Others (AMD's) as far as torch knows them, once it is loaded: name, UUID, memory; the rest is None.
     """
     try:
         nvml = open_nvml(nvml)
-        visible = nvml_visible(nvml, environ)
+        found = [_nvidia_gpu(nvml, uuid, gpu) for uuid, gpu in nvml_visible(nvml, environ).items()]
+        reason = "no NVIDIA GPU is visible"
     except SensorError as error:
-        return [], str(error)
+        found, reason = _torch_gpus(), str(error)
+    return found, None if found else reason
 
+
+def _nvidia_gpu(nvml: Any, uuid: str, gpu: Any) -> dict[str, Any]:
     def ask(function: str, *arguments: Any) -> Any:
         try:
             return getattr(nvml, function)(*arguments)
         except (nvml.NVMLError, AttributeError):
             return None
 
-    described = []
-    for uuid, gpu in visible.items():
-        memory, mig = ask("nvmlDeviceGetMemoryInfo", gpu), ask("nvmlDeviceGetMigMode", gpu)
-        links = [ask("nvmlDeviceGetNvLinkState", gpu, link) for link in range(18)]
-        ecc = ask("nvmlDeviceGetEccMode", gpu)
-        described.append(
-            {
-                "name": str(nvml.nvmlDeviceGetName(gpu)),
-                "uuid": uuid,
-                "memory_bytes": memory.total if memory else None,
-                "driver": ask("nvmlSystemGetDriverVersion"),
-                "power_limit_W": _scaled(ask("nvmlDeviceGetEnforcedPowerLimit", gpu), 1e-3),
-                "max_sm_clock_Hz": _scaled(ask("nvmlDeviceGetMaxClockInfo", gpu, 1), 1e6),
-                "max_memory_clock_Hz": _scaled(ask("nvmlDeviceGetMaxClockInfo", gpu, 2), 1e6),
-                "mig": bool(mig[0]) if mig else False,
-                "ecc": bool(ecc[0]) if ecc else None,
-                "pcie_generation": ask("nvmlDeviceGetMaxPcieLinkGeneration", gpu),
-                "pcie_width": ask("nvmlDeviceGetMaxPcieLinkWidth", gpu),
-                "nvlinks": sum(1 for state in links if state),
-            }
-        )
-    return described, None if described else "no NVIDIA GPU is visible"
+    memory, mig = ask("nvmlDeviceGetMemoryInfo", gpu), ask("nvmlDeviceGetMigMode", gpu)
+    ecc = ask("nvmlDeviceGetEccMode", gpu)
+    links = [ask("nvmlDeviceGetNvLinkState", gpu, link) for link in range(18)]
+    return {
+        "name": str(nvml.nvmlDeviceGetName(gpu)),
+        "uuid": uuid,
+        "memory_bytes": memory.total if memory else None,
+        "driver": ask("nvmlSystemGetDriverVersion"),
+        "power_limit_W": _scaled(ask("nvmlDeviceGetEnforcedPowerLimit", gpu), 1e-3),
+        "max_sm_clock_Hz": _scaled(ask("nvmlDeviceGetMaxClockInfo", gpu, nvml.NVML_CLOCK_SM), 1e6),
+        "max_memory_clock_Hz": _scaled(ask("nvmlDeviceGetMaxClockInfo", gpu, nvml.NVML_CLOCK_MEM), 1e6),
+        "mig": bool(mig[0]) if mig else False,
+        "ecc": bool(ecc[0]) if ecc else None,
+        "pcie_generation": ask("nvmlDeviceGetMaxPcieLinkGeneration", gpu),
+        "pcie_width": ask("nvmlDeviceGetMaxPcieLinkWidth", gpu),
+        "nvlinks": sum(1 for state in links if state),
+    }
+
+
+def _torch_gpus() -> list[dict[str, Any]]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    unknown = dict.fromkeys(("driver", "power_limit_W", "max_sm_clock_Hz", "max_memory_clock_Hz", "mig", "ecc"))
+    unknown |= dict.fromkeys(("pcie_generation", "pcie_width", "nvlinks"))
+    seen = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [
+        {"name": gpu.name, "uuid": str(getattr(gpu, "uuid", "")), "memory_bytes": gpu.total_memory, **unknown}
+        for gpu in seen
+    ]
 
 
 def networks(root: Path = ROOT) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 from fake_gpus import FakeNvml
@@ -199,3 +201,13 @@ def test_gpus_through_nvml():
         "nvlinks": 6,
     }
     assert hardware.gpus({}, FakeNvml(driver_missing=True)) == ([], "NVML: ?")
+
+
+def test_gpus_that_only_torch_knows(monkeypatch):
+    """An AMD GPU as torch on ROCm shows it (a stand-in, no GPU)."""
+    seen = SimpleNamespace(name="AMD Instinct MI250X", total_memory=64 << 30)
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_properties=lambda i: seen)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    (gpu,), reason = hardware.gpus({}, FakeNvml(driver_missing=True))
+    assert reason is None
+    assert (gpu["name"], gpu["memory_bytes"], gpu["power_limit_W"]) == ("AMD Instinct MI250X", 64 << 30, None)
