@@ -59,7 +59,7 @@ def clock_offset(comm: Any, exchanges: int = 32, now_ns: Callable[[], int] = tim
         path += (to_parent, bound_ns, 1)
     for child in reversed(children):  # the largest subtree first, as it has furthest to go
         comm.Send(path, dest=child, tag=TAG)
-    return ClockOffset(path[0] * 1e-9, path[1] * 1e-9, int(path[2]))
+    return ClockOffset(float(path[0]) * 1e-9, float(path[1]) * 1e-9, int(path[2]))
 
 
 def _ask(comm: Any, parent: int, exchanges: int, now_ns: Callable[[], int]) -> tuple[float, float]:

@@ -230,7 +230,7 @@ class _Account:
         began, counts, integral = self.mark
         wall = now - began
         energy = (self.counts - counts) * self.info.unit_J
-        power = self.max_W if self.max_W is not None else energy / wall if wall else 0.0
+        power = self._highest_W(energy, wall)
         past = self.phases.get(name) or PhaseEnergy(0.0, 0, 0.0, 0.0, 0.0)
         self.phases[name] = PhaseEnergy(
             past.wall_s + wall,
@@ -240,6 +240,10 @@ class _Account:
             past.uncertainty_J + self.info.period_s * power,
         )
         self.mark = (now, self.counts, self.integral_J)
+
+    def _highest_W(self, energy_J: float, wall_s: float) -> float:
+        """The highest power seen; of a device without a power reading the mean, which is all there is."""
+        return self.max_W if self.max_W is not None else energy_J / wall_s if wall_s else 0.0
 
     def report(self) -> DeviceEnergy:
         info, failure = self.info, self.failure
@@ -275,6 +279,7 @@ class _Account:
             flagged=disagreement is not None and disagreement > DISAGREEMENT,
             max_W=self.max_W,
             idle_W=self.idle_W,
+            uncertainty_J=None if energy is None else info.period_s * self._highest_W(energy, wall),
             samples=self.samples,
             phases=phases,
             reason=failure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sciml_hpc.metering.sensors import Kind, Provenance
@@ -47,6 +47,8 @@ class DeviceEnergy:
     max_W: float | None
     idle_W: float | None
     """Mean power in the idle window before the run, from the counter."""
+    uncertainty_J: float | None
+    """Of `energy_J`: at each end the counter may be a period old, so period × the highest power seen."""
     samples: int
     phases: Mapping[str, PhaseEnergy]
     reason: str | None
@@ -69,13 +71,16 @@ class NodeEnergy:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over devices of one kind that is null as soon as one part is."""
+    """A sum over devices of one kind that is null as soon as one part is, and measured only if all parts are."""
 
     devices: int = 0
     energy_J: float | None = 0.0
     integrated_J: float | None = 0.0
     idle_W: float | None = 0.0
+    uncertainty_J: float | None = 0.0
     phases_J: Mapping[str, float | None] = field(default_factory=dict)
+    largest_disagreement: float | None = None
+    provenance: Provenance = "measured"
     scopes: frozenset[str] = frozenset()
     """Source and scope of every device's figure, as "NVML: gpu"."""
     flagged: tuple[str, ...] = ()
@@ -83,59 +88,86 @@ class Sum:
     reasons: tuple[str, ...] = ()
     """Why there is no figure: the first eight different ones."""
 
-    def __add__(self, other: Sum) -> Sum:
-        phases = set(self.phases_J) | set(other.phases_J)
-        return Sum(
-            self.devices + other.devices,
-            _add(self.energy_J, other.energy_J),
-            _add(self.integrated_J, other.integrated_J),
-            _add(self.idle_W, other.idle_W),
-            {p: _add(self.phases_J.get(p, 0.0), other.phases_J.get(p, 0.0)) for p in sorted(phases)},
-            self.scopes | other.scopes,
-            (self.flagged + other.flagged)[:8],
-            tuple(dict.fromkeys(self.reasons + other.reasons))[:8],
+    @classmethod
+    def of(cls, device: DeviceEnergy) -> Sum:
+        """One device."""
+        return cls(
+            devices=1,
+            energy_J=device.energy_J,
+            integrated_J=device.integrated_J,
+            idle_W=device.idle_W,
+            uncertainty_J=device.uncertainty_J,
+            phases_J={name: phase.energy_J for name, phase in device.phases.items()},
+            largest_disagreement=device.disagreement,
+            provenance=device.provenance,
+            scopes=frozenset({f"{device.source}: {device.scope}"}),
+            flagged=(device.id,) if device.flagged else (),
+            reasons=(f"{device.id}: {device.reason}",) if device.reason else (),
         )
+
+    def __add__(self, other: Sum) -> Sum:
+        phases = sorted(set(self.phases_J) | set(other.phases_J))
+        disagreements = [d for d in (self.largest_disagreement, other.largest_disagreement) if d is not None]
+        return Sum(
+            devices=self.devices + other.devices,
+            energy_J=_add(self.energy_J, other.energy_J),
+            integrated_J=_add(self.integrated_J, other.integrated_J),
+            idle_W=_add(self.idle_W, other.idle_W),
+            uncertainty_J=_add(self.uncertainty_J, other.uncertainty_J),
+            phases_J={p: _add(self.phases_J.get(p, 0.0), other.phases_J.get(p, 0.0)) for p in phases},
+            largest_disagreement=max(disagreements, default=None),
+            provenance=self.provenance if self.provenance != "measured" else other.provenance,
+            scopes=self.scopes | other.scopes,
+            flagged=(self.flagged + other.flagged)[:8],
+            reasons=tuple(dict.fromkeys(self.reasons + other.reasons))[:8],
+        )
+
+    def record(self, kind: str) -> dict[str, Any]:
+        """The figures with their names for the log; null, all of them, unless every part was measured."""
+        measured = self.provenance == "measured"
+        known = measured and self.devices > 0
+        energy = self.energy_J if known else None
+        reason = "; ".join(self.reasons) or "no such sensor"
+        if not measured:
+            reason = "recorded trace, not a measurement"
+        return {
+            f"{kind}_devices": self.devices,
+            f"{kind}_provenance": self.provenance if self.devices else None,
+            f"{kind}_energy_J": energy,
+            f"{kind}_energy_uncertainty_J": None if energy is None else self.uncertainty_J,
+            f"{kind}_energy_reason": reason if energy is None else None,
+            f"{kind}_integrated_power_J": self.integrated_J if known else None,
+            f"{kind}_largest_disagreement": self.largest_disagreement if known else None,
+            f"{kind}_disagreeing_devices": list(self.flagged),
+            f"{kind}_idle_W": self.idle_W if known else None,
+            f"{kind}_phases_J": None if energy is None else dict(self.phases_J),
+            f"{kind}_scope": sorted(self.scopes),
+        }
 
 
 @dataclass(frozen=True)
 class JobEnergy:
-    """Sums per kind over nodes: `+` adds two of them, so a tree reduction over nodes moves a few hundred bytes.
+    """Sums per kind over nodes: `+` adds two of them, so a tree reduction over nodes moves about a kilobyte.
 
-    Kinds overlap (a node's figure contains its GPUs) and are never added to each other. Measured and recorded figures
-    are never added either: ValueError.
+    Kinds overlap (a node's figure contains its GPUs) and are never added to each other.
     """
 
-    provenance: Provenance
     wall_s: float
     sums: Mapping[str, Sum]
 
     @classmethod
     def of(cls, node: NodeEnergy) -> JobEnergy:
-        """The figures of one node. A node without any device is "measured": its figures are null."""
-        provenances = {d.provenance for d in node.devices}
-        if len(provenances) > 1:
-            raise ValueError("measured and recorded figures of one node cannot be added")
+        """The figures of one node (or of the devices one rank owns; of a rank that owns none, nothing)."""
         sums = {kind: Sum() for kind in KINDS}
         for device in node.devices:
-            sums[device.kind] += Sum(
-                1,
-                device.energy_J,
-                device.integrated_J,
-                device.idle_W,
-                {name: phase.energy_J for name, phase in device.phases.items()},
-                frozenset({f"{device.source}: {device.scope}"}),
-                (device.id,) if device.flagged else (),
-                (f"{device.id}: {device.reason}",) if device.reason else (),
-            )
+            sums[device.kind] += Sum.of(device)
         for kind, reason in node.absent.items():
-            sums[kind] += Sum(0, None, None, None, reasons=(reason,))
-        return cls(provenances.pop() if provenances else "measured", node.wall_s, sums)
+            sums[kind] += Sum(energy_J=None, integrated_J=None, idle_W=None, uncertainty_J=None, reasons=(reason,))
+        return cls(node.wall_s, sums)
 
     def __add__(self, other: JobEnergy) -> JobEnergy:
-        if self.provenance != other.provenance:
-            raise ValueError("measured and recorded figures cannot be added")
         sums = {kind: self.sums[kind] + other.sums[kind] for kind in KINDS}
-        return replace(self, wall_s=max(self.wall_s, other.wall_s), sums=sums)
+        return JobEnergy(max(self.wall_s, other.wall_s), sums)
 
     def record(self) -> dict[str, Any]:
         """The figures for the log: `gpu_energy_J`, `cpu_energy_J`, … each a number or null with its reason.
@@ -143,27 +175,12 @@ class JobEnergy:
         Only measured figures are figures: of a recorded trace every `_J` and `_W` is null and the reason says so.
         """
         sources = sorted({scope.partition(":")[0] for scope in self.sums["gpu"].scopes})
-        label = f"GPU energy ({', '.join(sources) or 'none'}; not MLPerf Power)"
-        entry: dict[str, Any] = {"provenance": self.provenance, "gpu_energy_label": label, "wall_s": self.wall_s}
+        entry: dict[str, Any] = {"gpu_energy_label": f"GPU energy ({', '.join(sources) or 'none'}; not MLPerf Power)"}
+        entry["energy_wall_s"] = self.wall_s
         for kind, total in self.sums.items():
-            simulated = self.provenance != "measured"
-            void = simulated or total.devices == 0
-            reason = "recorded trace, not a measurement" if simulated else "; ".join(total.reasons) or "no such sensor"
-            entry[f"{kind}_devices"] = total.devices
-            entry[f"{kind}_energy_J"] = None if void else total.energy_J
-            entry[f"{kind}_integrated_power_J"] = None if void else total.integrated_J
-            entry[f"{kind}_idle_W"] = None if void else total.idle_W
-            entry[f"{kind}_phases_J"] = None if void else _joules(total)
-            entry[f"{kind}_scope"] = sorted(total.scopes)
-            entry[f"{kind}_disagreeing_devices"] = list(total.flagged)
-            entry[f"{kind}_energy_reason"] = reason if entry[f"{kind}_energy_J"] is None else None
+            entry |= total.record(kind)
         return entry
 
 
 def _add(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a + b
-
-
-def _joules(total: Sum) -> dict[str, float | None]:
-    """Energy per phase; a kind without a total has none per phase either."""
-    return {name: None if total.energy_J is None else joules for name, joules in total.phases_J.items()}

@@ -76,6 +76,7 @@ def test_counter_phases_and_trapezoids_are_exact(clock):
     # the one trapezoid over the step from 100 W to 300 W gives (100 + 300) / 2 instead of 100
     assert device.integrated_J == pytest.approx(2200 + 100)
     assert device.phases["training"].uncertainty_J == pytest.approx(2 * 0.1 * 300)
+    assert device.uncertainty_J == pytest.approx(0.1 * 300)
     assert (report.wall_s, device.max_W, device.provenance) == (10.0, 300.0, "recorded trace")
 
 
@@ -202,17 +203,16 @@ def test_a_simulated_sensor_never_becomes_a_measured_figure(clock):
     report = run(EnergyMeter(sensors, clock=clock, thread=False), clock, [("training", 10.0)])
     job = JobEnergy.of(report)
     assert job.sums["gpu"].energy_J == pytest.approx(3000)
-    assert job.provenance == "recorded trace"
-    record = job.record()
-    assert record["provenance"] == "recorded trace"
-    assert all(value is None for key, value in record.items() if key.endswith(("_J", "_W")))
-    assert record["gpu_energy_reason"] == "recorded trace, not a measurement"
-    measured = JobEnergy.of(NodeEnergy(1.0, (dataclasses.replace(report.devices[0], provenance="measured"),), {}, 0.0))
-    with pytest.raises(ValueError, match="cannot be added"):
-        measured + job
-    mixed = (report.devices[0], dataclasses.replace(report.devices[0], provenance="measured"))
-    with pytest.raises(ValueError, match="cannot be added"):
-        JobEnergy.of(NodeEnergy(1.0, mixed, {}, 0.0))
+    claimed = tuple(dataclasses.replace(d, provenance="measured", id="GPU-real") for d in report.devices)
+    measured = JobEnergy.of(NodeEnergy(1.0, claimed, {}, 0.0))
+    assert measured.record()["gpu_energy_J"] == pytest.approx(3000)
+    nothing = JobEnergy.of(NodeEnergy(1.0, (), {}, 0.0))
+    one_node = JobEnergy.of(NodeEnergy(1.0, claimed + report.devices, {}, 0.0))
+    for total in (job, nothing + job, job + nothing, measured + job, job + measured, one_node):
+        record = total.record()
+        assert record["gpu_provenance"] == "recorded trace"
+        assert all(value is None for key, value in record.items() if key.endswith(("_J", "_W")))
+        assert record["gpu_energy_reason"] == "recorded trace, not a measurement"
     fields = dataclasses.asdict(report.devices[0])
     del fields["provenance"]
     with pytest.raises(TypeError, match="provenance"):
@@ -223,6 +223,7 @@ def node(energy_J, kind="gpu", idle_W=10.0, **absent):
     device = DeviceEnergy(
         kind=kind, id=f"{kind}-{energy_J}", name="n", source="NVML", scope="gpu", power_scope="gpu", period_s=0.1,
         provenance="measured", wall_s=9.0, energy_J=energy_J, integrated_J=energy_J, disagreement=0.06, flagged=True,
+        uncertainty_J=0.5,
         max_W=1.0, idle_W=idle_W, samples=3, reason=None if energy_J else "broken", power_reason=None,
         phases={"training": PhaseEnergy(9.0, 1, energy_J, energy_J, 0.1)},
     )  # fmt: skip
@@ -234,6 +235,9 @@ def test_sums_over_nodes_are_exact_and_one_null_voids_the_sum():
     record = job.record()
     assert record["gpu_energy_J"] == 400.0
     assert record["gpu_idle_W"] == 30.0
+    assert record["gpu_energy_uncertainty_J"] == 1.5
+    assert record["gpu_largest_disagreement"] == 0.06
+    assert record["gpu_provenance"] == "measured"
     assert record["gpu_phases_J"] == {"training": 400.0}
     assert record["gpu_devices"] == 3
     assert record["gpu_disagreeing_devices"] == ["gpu-100.0", "gpu-250.0", "gpu-50.0"]
@@ -242,7 +246,7 @@ def test_sums_over_nodes_are_exact_and_one_null_voids_the_sum():
     json.dumps(record)
     broken = (job + node(None)).record()
     assert broken["gpu_energy_J"] is None
-    assert broken["gpu_phases_J"] == {"training": None}
+    assert broken["gpu_phases_J"] is None
     assert broken["gpu_energy_reason"] == "gpu-None: broken"
     absent = (job + JobEnergy.of(NodeEnergy(1.0, (), {"gpu": "no driver"}, 0.0))).record()
     assert (absent["gpu_energy_J"], absent["gpu_energy_reason"]) == (None, "no driver")
@@ -339,7 +343,7 @@ print(json.dumps([dataclasses.asdict(d) for d in report.devices])); print(json.d
         assert device["integrated_J"] == pytest.approx(watts * device["wall_s"], rel=0.001)
         assert not device["flagged"]
     if not NVIDIA_DRIVER.exists():
-        assert record["provenance"] == "recorded trace"
+        assert record["gpu_provenance"] == "recorded trace"
         assert record["gpu_energy_J"] is None
 
 
