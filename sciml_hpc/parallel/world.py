@@ -6,14 +6,21 @@ MPI is started when this module is first imported, so nothing that answers at on
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from sciml_hpc.errors import RunFault, UserError
 from sciml_hpc.launch import expected_size, is_first_process
 
 T = TypeVar("T")
+
+OPEN_MPI_5_SETTLE_S = 0.25
+"""Pause before the first message. In Open MPI 5.0.11 a rank that is still leaving MPI_Init crashes when a faster one's
+message arrives (mca_pml_ob1_recv_frag_callback_match); on busy cores that was seen in 4 of 30 starts of 4 nodes."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -76,7 +83,8 @@ class World:
         return value
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do `work` on every rank; if it fails with a UserError or RunFault on any, all raise the lowest rank's.
+        """Do `work` on every rank; if it fails on any, all raise the same: the lowest rank's RunFault (an OSError
+        becomes one), or if there is none the lowest rank's UserError.
 
         One reduction, and one broadcast if there was a failure: O(log ranks).
         """
@@ -89,9 +97,10 @@ class World:
             failure = error
         except OSError as error:
             failure = RunFault(f"rank {self.rank} on {self.host}: {error}")
-        first = self.comm.allreduce(self.size if failure is None else self.rank, MPI.MIN)
-        if first < self.size:
-            raise self.comm.bcast(failure, root=first)
+        weight = 2 if failure is None else isinstance(failure, UserError)
+        first = self.comm.allreduce(self.size * weight + self.rank, MPI.MIN)
+        if first < 2 * self.size:
+            raise self.comm.bcast(failure, root=first % self.size)
         return value  # type: ignore[return-value]
 
     def max(self, value: float) -> float:
@@ -135,12 +144,14 @@ def join() -> World:
             "is), or `mpirun` inside the allocation; for one process alone, `srun -n 1`.",
             speaks=is_first_process(),
         )
+    if comm.size > 1 and MPI.Get_library_version().startswith("Open MPI v5"):
+        time.sleep(OPEN_MPI_5_SETTLE_S)
     host = socket.gethostname().split(".")[0]
     local = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
     leaders = comm.Split(0 if local.rank == 0 else MPI.UNDEFINED, key=comm.rank)
     if local.rank == 0:
         hosts, sizes = zip(*leaders.allgather((host, local.size)), strict=True)
-        facts = (leaders.rank, hosts, tuple(sum(sizes[:k]) for k in range(len(sizes) + 1)))
+        facts = (leaders.rank, hosts, (0, *accumulate(sizes)))
     else:
         facts, leaders = None, None
     node, hosts, places = local.bcast(facts)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciml_hpc.training import optimizer
+from sciml_hpc.training.forward import forward
 
 if TYPE_CHECKING:
     from sciml_hpc.training.loop import Training
@@ -55,7 +56,7 @@ def calibrate(training: Training, steps: int) -> Calibration:
             begin = time.perf_counter()
             update.zero_grad()
             with training.autocast:
-                loss = training.benchmark.loss(model(*training.benchmark.inputs(held)), held)
+                loss = training.benchmark.loss(forward(training.benchmark, model, held), held)
             loss.backward()
             update.step()
             training.synchronize()

@@ -10,6 +10,7 @@ from sciml_hpc.benchmarks.base import Benchmark
 from sciml_hpc.data.loader import Loader
 from sciml_hpc.data.sampler import share
 from sciml_hpc.parallel.world import World
+from sciml_hpc.training.forward import forward
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ def evaluate(
     model.eval()
     with torch.inference_mode(), autocast:
         for batch in loader.batches(batches):
-            part = metrics.update(model(*benchmark.inputs(batch)), batch)
+            part = metrics.update(forward(benchmark, model, batch), batch)
             total = part if total is None else total + part
     model.train()
     mine = np.zeros(0) if total is None else total.cpu().numpy()

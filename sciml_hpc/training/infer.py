@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciml_hpc.parallel.world import World
+from sciml_hpc.training.forward import forward
 
 if TYPE_CHECKING:
     from sciml_hpc.training.loop import Training
@@ -43,12 +44,12 @@ def measure(training: Training, batches: int) -> Inference:
     size = len(numbers)
 
     def run(count: int, samples: int) -> np.ndarray:
-        inputs = benchmark.inputs({name: tensor[:samples] for name, tensor in held.items()})
+        batch = {name: tensor[:samples] for name, tensor in held.items()}
         times = np.empty(count)
         with torch.inference_mode(), training.autocast:
             for k in range(-WARM_UP_BATCHES, count):
                 begin = time.perf_counter()
-                model(*inputs)
+                forward(benchmark, model, batch)
                 training.synchronize()
                 if k >= 0:
                     times[k] = time.perf_counter() - begin

@@ -26,6 +26,7 @@ from sciml_hpc.metering.stall import StallMeter
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 from sciml_hpc.training import checkpoint, evaluate, optimizer, signals
+from sciml_hpc.training.forward import forward
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +122,6 @@ class Training:
         self.global_batch = local_batch * world.size
         torch.manual_seed(config.seed)
         self.model = benchmark.model().to(device)
-        if any(p.dim() == 4 for p in self.model.parameters()):
-            self.model = self.model.to(memory_format=torch.channels_last)
         # Horovod's wrapper is an optimiser of its own: the state lives in it, not in the one that is wrapped.
         self.optimizer = engine.wrap(optimizer.build(recipe, self.model), self.model)
         self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
@@ -156,7 +155,7 @@ class Training:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
         self.optimizer.zero_grad()
         with self.autocast:
-            loss = self.benchmark.loss(self.model(*self.benchmark.inputs(batch)), batch)
+            loss = self.benchmark.loss(forward(self.benchmark, self.model, batch), batch)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
