@@ -179,8 +179,9 @@ make_relocatable() { # DIR: of an unpacked wheel: paths into this environment be
 }
 
 build_mpi4py() { # into the current directory
-    # one generated file of 10 MB, which only hands arguments on: optimising it takes minutes and gains nothing
-    MPICC=$MPICC CFLAGS="${CFLAGS-} -O1 -g0" pip wheel --no-deps --no-binary mpi4py "mpi4py==$MPI4PY"
+    # Not optimised: one generated file of 10 MB that hands arguments on; its minutes would save microseconds a step.
+    # No cache of pip's own: it would take a wheel made for another MPI.
+    MPICC=$MPICC CFLAGS="${CFLAGS-} -O0 -g0" pip wheel --no-cache-dir --no-deps --no-binary mpi4py "mpi4py==$MPI4PY"
 }
 
 build_horovod() { # into the current directory
@@ -191,7 +192,7 @@ build_horovod() { # into the current directory
     # a CMake of version 4 or newer refuses some of the third-party files unless told to take them
     env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1 \
         CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS="-j$JOBS" \
-        "$VENV/bin/python" -m pip wheel --verbose --no-deps --no-build-isolation "./horovod-$HOROVOD"
+        "$VENV/bin/python" -m pip wheel --no-cache-dir --verbose --no-deps --no-build-isolation "./horovod-$HOROVOD"
 }
 
 build_tools() { # what compiling needs; CMake only where there is none

@@ -7,6 +7,7 @@ shift
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 export logs
+[[ -t 1 ]] || export PY_COLORS=0 # mpirun gives ranks a terminal of their own
 
 # shellcheck disable=SC2016 # expanded on each rank
 timeout --kill-after=30 1200 mpirun -n "$ranks" bash -c '
