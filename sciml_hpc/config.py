@@ -162,7 +162,7 @@ def resolve(
     except ValidationError as error:
         prefix = "train." if error.title == benchmark.Recipe.__name__ else ""
         wheres = {given[n][0] for f in error.errors() if (n := prefix + ".".join(map(str, f["loc"]))) in given}
-        raise explain(", ".join(sorted(wheres)) or f"preset {chosen}", error) from None
+        raise explain(", ".join(sorted(wheres)) or f"preset {chosen}", error, section=prefix) from None
 
 
 def describe_keys(benchmark: type[Benchmark]) -> list[tuple[str, str, str]]:

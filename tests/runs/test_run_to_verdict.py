@@ -1,0 +1,101 @@
+"""From the command to the verdict, on one and several ranks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from runs.conftest import Command, dataset, environment
+
+
+def losses(steps: list[str]) -> np.ndarray:
+    return np.array([float(row["loss"]) for row in csv.DictReader(io.StringIO("\n".join(steps)))])
+
+
+def test_two_ranks_run_to_valid_and_the_log_passes_the_official_checker(sciml: Command) -> None:
+    done = sciml("--epochs", "3", ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict, merit = done.stdout.splitlines()[-2:]
+    record = sciml.record()
+    assert verdict == "VALID"
+    assert merit.startswith("FOM: time_to_convergence_s = ")
+    assert f"samples_per_s = {record['fom']['samples_per_s']:.6g}" in merit
+    assert record["job"]["engine"] == "horovod"
+    assert record["job"]["ranks"] == 2
+    assert record["staging"]["read_amplification"] == 1.0
+    assert [line.split()[-1] for line in record["compliance"][:4]] == ["SUCCESS"] * 4
+    assert record["log_sha256"] == hashlib.sha256(sciml.log().encode()).hexdigest()
+    assert record["time"]["time_to_convergence_s"] >= record["time"]["staging_s"] > 0
+    assert not list(sciml.folder.glob("*.checkpoint"))
+
+
+def test_the_same_seed_twice_gives_identical_losses_and_another_does_not(sciml: Command) -> None:
+    for seed in ("1", "1", "2"):
+        assert sciml("--epochs", "1", "--seed", seed, ranks=2).returncode == 0
+    assert sciml.steps(0) == sciml.steps(1) != sciml.steps(2)
+
+
+def test_two_ranks_see_the_losses_of_one_at_the_same_global_batch(sciml: Command) -> None:
+    for ranks in (1, 2):
+        assert sciml("--epochs", "1", "--system", f"n{ranks}", ranks=ranks).returncode == 0
+    one, two = (
+        losses((sciml.results / f"n{n}/strong/cloudmask/result_0.steps.csv").read_text().splitlines()) for n in (1, 2)
+    )
+    np.testing.assert_allclose(two, one, rtol=2e-5)
+
+
+def test_a_missed_target_is_invalid_and_has_no_figure_of_merit(sciml: Command) -> None:
+    manifest = sciml.results.parent / "own.yaml"
+    hard = dataset(target={"metric": "eval_accuracy", "direction": "max", "value": 0.9999, "source": "a test"})
+    manifest.write_text(yaml.safe_dump({"datasets": {"clouds": hard}}))
+    done = sciml("--epochs", "1", "--manifest", str(manifest))
+    assert done.returncode == 1
+    verdict, merit = done.stdout.splitlines()[-2:]
+    assert verdict.startswith("INVALID: target not met: eval_accuracy is 0.")
+    assert merit.startswith("FOM: none")
+    assert sciml.record()["fom"] is None
+    assert '"status": "aborted"' in sciml.log()
+
+
+def test_fixed_work_does_all_epochs_whatever_the_target(sciml: Command) -> None:
+    done = sciml("--epochs", "2", "--fixed-work", "--engine", "single", "--staging", "none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict, merit = done.stdout.splitlines()[-2:]
+    assert "no Horovod" in verdict  # nothing falls back in silence
+    assert "not staged" in verdict
+    assert merit.startswith("FOM: samples_per_s = ")
+    assert sciml.record()["time"]["epochs"] == 2
+
+
+def test_files_in_the_published_format_give_the_run_of_the_embedded_path(sciml: Command, tmp_path: Path) -> None:
+    def command(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "sciml_hpc", *arguments],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    own = str(sciml.place / "own.yaml")
+    told = command("simulate", "cloudmask", "--dataset", "clouds", "--manifest", own, "--output", "granules")
+    assert len(list((tmp_path / "granules").rglob("S3A*.hdf"))) == 10  # 7 scenes of 20 patches train, 3 validate
+    (tmp_path / "files.yaml").write_text(told[told.index("datasets:") :])
+    command("prepare", "cloudmask", "--manifest", "files.yaml", "--dataset", "my-clouds")
+    assert sciml("--epochs", "1").returncode == 0
+    files = ["--manifest", str(tmp_path / "files.yaml"), "--dataset", "my-clouds", "--data", str(tmp_path / "data")]
+    assert sciml("--epochs", "1", *files).returncode == 0
+    assert sciml.steps(0) == sciml.steps(1)
+    assert sciml.record(0)["metrics"] == sciml.record(1)["metrics"]
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused_once_before_anything_is_done(sciml: Command) -> None:
+    done = sciml("--epochs", "1", ranks=3)
+    assert done.returncode == 2
+    assert done.stderr.count("error: train.global_batch=16 cannot be shared evenly by 3 ranks") == 1
+    assert not sciml.results.exists()
