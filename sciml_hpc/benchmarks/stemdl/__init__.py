@@ -234,5 +234,12 @@ class Reconstruction(base.Benchmark):
 
         return PotentialMetrics(self.recipe.unit_V_nm)
 
+    def augment(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each sample in one of its eight equivalent orientations."""
+        from sciml_hpc.benchmarks.stemdl.augment import turned
+
+        cbed, potential = turned(batch["cbed"], batch["potential"])
+        return {**batch, "cbed": cbed, "potential": potential}
+
 
 BENCHMARKS = (Classification, Reconstruction)

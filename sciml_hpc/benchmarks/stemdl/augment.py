@@ -1,4 +1,7 @@
-"""Random changes to training patterns, as ORNL's reference makes them (there with torchvision)."""
+"""Random changes to training samples.
+
+Of classification as ORNL's reference makes them (there with torchvision); of reconstruction the symmetries of a scan.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,24 @@ def erased(patterns: torch.Tensor, probability: float) -> torch.Tensor:
     in_rows, in_columns = (y >= top) & (y < top + rows), (x >= left) & (x < left + columns)
     hit = in_rows[:, :, None] & in_columns[:, None, :] & (draw(0, 1) < probability)[:, :, None]
     return patterns.masked_fill(hit[:, None], 0)
+
+
+def turned(cbed: torch.Tensor, potential: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each sample rotated by a multiple of 90° and possibly mirrored: scan, patterns and potential together.
+
+    `cbed` (batch, scan², size, size), `potential` (batch, 1, size, size). What comes out is what the microscope would
+    have seen of the rotated or mirrored crystal.
+    """
+    batch, channels, *image = cbed.shape
+    scan = math.isqrt(channels)
+    grid = cbed.reshape(batch, scan, scan, *image)
+    kinds = torch.randint(8, (batch,), device=cbed.device)
+    turned_cbed, turned_potential = torch.empty_like(grid), torch.empty_like(potential)
+    for kind in range(8):
+        chosen = kinds == kind
+        patterns, field = (x[chosen].rot90(kind % 4, (-2, -1)) for x in (grid, potential))
+        patterns = patterns.rot90(kind % 4, (1, 2))
+        if kind >= 4:
+            patterns, field = patterns.transpose(-2, -1).transpose(1, 2), field.transpose(-2, -1)
+        turned_cbed[chosen], turned_potential[chosen] = patterns, field
+    return turned_cbed.reshape(cbed.shape), turned_potential

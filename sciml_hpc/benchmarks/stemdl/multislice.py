@@ -55,7 +55,7 @@ class Projection:
 
 
 def project(crystal: Crystal, zone: Sequence[int]) -> Projection:
-    """`crystal` along the lattice direction [uvw] = `zone` (three coprime integers)."""
+    """`crystal` along the lattice direction [uvw] = `zone` (coprime, −3 to 3)."""
     cell = _cell_along(tuple(zone)).copy()
     lattice = cell @ crystal.lattice
     beam = lattice[2] / np.linalg.norm(lattice[2])
@@ -113,7 +113,7 @@ def _cell_along(zone: tuple[int, ...]) -> np.ndarray:
         for second in near_first:
             if np.cross(first, second) @ third == 1:
                 return np.stack([first, second, third])
-    raise ValueError(f"zone axis {list(zone)}: its indices must be small and coprime")
+    raise ValueError(f"no cell found along [uvw] = {list(zone)}")
 
 
 def frequencies(reciprocal: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

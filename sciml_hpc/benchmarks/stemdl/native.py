@@ -153,9 +153,8 @@ class ScanFiles:
                 if not isinstance(data, h5py.Dataset):
                     raise ValueError(f"{file}: {name}: missing")
                 if data.shape[1:] != field.shape or data.dtype != field.dtype:
-                    raise ValueError(
-                        f"{file}: {name}: {data.dtype} {data.shape}, expected {field.dtype} (n, *{field.shape})"
-                    )
+                    expected = f"{field.dtype} (n, {', '.join(map(str, field.shape))})"
+                    raise ValueError(f"{file}: {name}: {data.dtype} {data.shape}, expected {expected}")
                 lengths.add(data.shape[0])
         if len(lengths) > 1:
             raise ValueError(f"{file}: cbed and 2d_potential have different numbers of samples: {sorted(lengths)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,7 +16,14 @@ def _increasing(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+def _lattice_direction(zone: tuple[int, int, int]) -> tuple[int, int, int]:
+    if math.gcd(*zone) != 1 or max(map(abs, zone)) > 3:
+        raise ValueError("three integers from -3 to 3 without a common factor")
+    return zone
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
+Zone = Annotated[tuple[int, int, int], AfterValidator(_lattice_direction)]
 SpaceGroupNumber = Annotated[int, Field(ge=1, le=230)]
 
 CLASSES = 231
@@ -30,7 +38,7 @@ class ClassificationGenerator(Settings):
 
     space_groups: tuple[SpaceGroupNumber, ...] = Field(WELL_SEPARATED, min_length=2)
     """Space groups that occur, in equal shares."""
-    zones: tuple[tuple[int, int, int], ...] = Field(((1, 0, 0), (0, 1, 0), (0, 0, 1)), min_length=3)
+    zones: tuple[Zone, ...] = Field(((1, 0, 0), (0, 1, 0), (0, 0, 1)), min_length=3)
     """Lattice directions [uvw] the beam may take; a material is seen along three, drawn if there are more."""
     size: int = Field(128, ge=8)
     """Pixels along the edge of a sample."""

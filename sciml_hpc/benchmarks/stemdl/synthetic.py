@@ -228,7 +228,8 @@ class Scans:
         )
         shape = (3 * g.size // 2, 3 * g.size // 2)
         keep = multislice.band(foil.basis, shape)
-        k = multislice.frequencies(foil.reciprocal, shape)
+        # Half a pixel off, so that pixels lie symmetrically about the beam and rotated samples are samples.
+        k = multislice.frequencies(foil.reciprocal, shape) + 0.25 / g.field_A
         potentials, slice_A = multislice.slice_potentials(foil, shape, g.slice_A, rng.uniform(*g.b_iso_A2))
         slices = multislice.transmission(potentials, keep, g.energy_keV)
         free = multislice.propagator(k, keep, slice_A, g.energy_keV)
@@ -246,10 +247,15 @@ class Scans:
 
 
 def _field(coefficients: np.ndarray, size: int) -> np.ndarray:
-    """The potential of the box's middle quarter on `size`² pixels, float16 in V nm, from coefficients in V Å."""
+    """The potential at the centres of `size`² pixels of the box's middle quarter, float16 in V nm.
+
+    `coefficients` (n, n) in V Å, in FFT order, are those of the box.
+    """
     n = len(coefficients)
+    orders = np.fft.fftfreq(n, 1 / n)
+    to_centre = np.exp(2j * np.pi * orders * 0.5 / (2 * size))
     fine = np.zeros((2 * size, 2 * size), dtype=np.complex128)
     start = size - n // 2
-    fine[start : start + n, start : start + n] = np.fft.fftshift(coefficients)
-    volts = np.fft.ifft2(np.fft.ifftshift(fine)).real * fine.size
-    return (volts[size // 2 : -size // 2, size // 2 : -size // 2] / 10).astype(np.float16)
+    fine[start : start + n, start : start + n] = np.fft.fftshift(coefficients * np.outer(to_centre, to_centre))
+    volts_A = np.fft.ifft2(np.fft.ifftshift(fine)).real * fine.size
+    return (volts_A[size // 2 : -size // 2, size // 2 : -size // 2] / 10).astype(np.float16)
