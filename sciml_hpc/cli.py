@@ -25,6 +25,8 @@ COMMANDS = {
     "info": "a benchmark or data set: science, target, published figures, what --set can change",
     "prepare": "make the shards of a data set, in parallel over the ranks",
     "simulate": "write a simulated data set in the published file format, to rehearse with",
+    "io": "the loader of a benchmark without its model, cold and warm, against a raw read",
+    "comm": "the all-reduce of a benchmark's gradients, by the engine and by plain MPI",
     "verify": "compare the shards of a data set with their checksums",
     "system": "what this node is, and what was found and built",
     "check": "judge the log of a run: MLCommons' checker and our own rules",
@@ -74,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("benchmark", metavar="BENCHMARK")
     _data_options(simulate)
     simulate.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the files")
+    for name, work in (("io", _io), ("comm", _comm)):
+        probe = add(name, COMMANDS[name], work)
+        probe.add_argument("benchmark", metavar="BENCHMARK")
+        _run_options(probe)
+        probe.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this new file, too")
     verify = add("verify", COMMANDS["verify"], _verify)
     verify.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
     verify.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
@@ -212,6 +219,28 @@ def _simulate(options: argparse.Namespace) -> int:
 
         plan = world.once(lambda: settle(_request(options), 1))
         preparation.simulate(plan, options.output, world, Console(world.is_root))
+        return errors.VALID
+
+    return _with_world(work)
+
+
+def _io(options: argparse.Namespace) -> int:
+    return _probe(options, "probe_io")
+
+
+def _comm(options: argparse.Namespace) -> int:
+    return _probe(options, "probe_comm")
+
+
+def _probe(options: argparse.Namespace, name: str) -> int:
+    from sciml_hpc.console import Console
+
+    def work(world: World) -> int:
+        from sciml_hpc import probes
+        from sciml_hpc.results.record import write_new
+
+        figures = getattr(probes, name)(_request(options), world, Console(world.is_root))
+        world.once(lambda: write_new(options.json, figures) if options.json else None)
         return errors.VALID
 
     return _with_world(work)

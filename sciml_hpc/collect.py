@@ -11,11 +11,14 @@ from typing import Any
 from sciml_hpc.config import RunConfig
 from sciml_hpc.data.shards import Index
 from sciml_hpc.data.staging import Staged, StagingReport
+from sciml_hpc.job import Job
 from sciml_hpc.metering import system
+from sciml_hpc.metering.clock import ClockOffset
 from sciml_hpc.metering.energy_report import JobEnergy, NodeEnergy
 from sciml_hpc.metering.io import CacheState, cache_hit_fraction
 from sciml_hpc.parallel.world import World
 from sciml_hpc.results import figures
+from sciml_hpc.training.arithmetic import Arithmetic
 from sciml_hpc.training.calibrate import Calibration
 from sciml_hpc.training.infer import Inference
 from sciml_hpc.training.loop import Outcome
@@ -30,11 +33,14 @@ class Measured:
     energy: NodeEnergy
     inference: Inference | None
     calibration: Calibration | None
+    operations: Arithmetic | None
+    clock: ClockOffset | None
+    """Of a node's leader."""
     startup_s: float
 
 
 def collect(
-    world: World, config: RunConfig, index: Index, staged: Staged, cache: CacheState | None, here: Measured
+    world: World, job: Job, config: RunConfig, index: Index, staged: Staged, cache: CacheState | None, here: Measured
 ) -> dict[str, Any]:
     """The figures of the run but those that follow from its log; the same on every rank. Collective."""
     outcome, calibration = here.outcome, here.calibration
@@ -44,12 +50,13 @@ def collect(
     if calibration is not None:
         slowest_here = max(world.local.allgather(calibration.own_step_without_allreduce_s))
         own_rate = world.local_size * calibration.samples_per_step / slowest_here
-    gathered = world.gather_nodes((staged.report.seconds, own_rate))
+    offset = (here.clock.offset_s, here.clock.uncertainty_s) if here.clock else None
+    gathered = world.gather_nodes((staged.report.seconds, own_rate, offset))
     staging = world.sum(here.staging)
     energy = world.sum(JobEnergy.of(here.energy)).record()
     result: dict[str, Any] = {}
     if world.is_root and gathered is not None:
-        seconds, rates = zip(*gathered, strict=True)
+        seconds, rates, offsets = zip(*gathered, strict=True)
         epochs = outcome.epochs
         throughput = figures.throughput(epochs)
         result = {
@@ -69,6 +76,10 @@ def collect(
             },
             "communication": _communication(calibration),
             "nodes": figures.nodes(world.hosts, rates),
+            "compute": figures.compute(
+                asdict(here.operations) if here.operations else None, throughput["samples_per_s"], job.ranks, job.device
+            ),
+            "clock": figures.clock(offsets),
             "memory": peaks,
             "energy": energy | _per_sample(energy, epochs),
             "inference": asdict(here.inference) if here.inference else None,

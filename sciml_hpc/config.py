@@ -69,6 +69,9 @@ class Measure(Settings):
     """Seconds of idling before the clock starts, over which idle power is measured."""
     calibrate_steps: int = Field(10, ge=0)
     """Steps with and without communication after training, from which the exposed communication is found; 0: none."""
+    ceiling_s: float = Field(1.0, ge=0, le=60)
+    """Seconds in which the ceiling of the device's arithmetic is measured by matrix products; 0: neither it nor the
+    operations of the model."""
     inference_batches: int = Field(20, ge=0)
     """Batches of the trained model's inference measurement, after warm-up; 0: none."""
 

@@ -27,9 +27,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def explain(
-    where: str, error: ValidationError, model: type[BaseModel] | None = None, section: str = ""
-) -> UserError:
+def explain(where: str, error: ValidationError, model: type[BaseModel] | None = None, section: str = "") -> UserError:
     """A UserError naming file (`where`), field, what was found and what is allowed, for each fault pydantic saw.
 
     Names are given below `section`. With `model`, an unknown field is compared with the fields of that model, or of the part of it that it stands in.

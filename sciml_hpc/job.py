@@ -155,7 +155,7 @@ def drop_cache(world: World, index: Index, data: Path, config: RunConfig) -> io.
         shards = index.shards
         if config.staging.mode != "none":
             steps = staging.plan(index, world.places, config.staging.mode, world.node)
-            shards = tuple(s.shard for s in steps if s.chain[0] == world.node)
+            shards = tuple(s.shard for s in steps if s.head == world.node)
         state = io.drop_cache([data / s.file for s in shards])
         found = world.leaders.allreduce([state.state] if shards else [])
         agreed = found[0] if len(set(found)) == 1 else "unknown"

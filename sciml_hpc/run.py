@@ -14,6 +14,7 @@ from sciml_hpc.data import staging
 from sciml_hpc.data.prepare import dataset_directory
 from sciml_hpc.errors import RunFault, UserError
 from sciml_hpc.job import Job, describe_system, drop_cache, energy_meter, same_code, system_name
+from sciml_hpc.metering.clock import clock_offset
 from sciml_hpc.parallel import device as devices
 from sciml_hpc.parallel import engine as engines
 from sciml_hpc.parallel.watchdog import Watchdog
@@ -22,7 +23,7 @@ from sciml_hpc.plan import Request, settle
 from sciml_hpc.preparation import ready
 from sciml_hpc.recorder import Recorder, open_log
 from sciml_hpc.results import record
-from sciml_hpc.training import calibrate, infer
+from sciml_hpc.training import arithmetic, calibrate, infer
 from sciml_hpc.training.checkpoint import Checkpointer
 from sciml_hpc.training.loop import Training
 
@@ -60,6 +61,7 @@ def run(request: Request, world: World, console: Console) -> int:
     training = staged = None
     try:
         meter.measure_idle(config.measure.idle_s)
+        clock = clock_offset(world.leaders) if world.is_leader else None
         cache = drop_cache(world, index, data, config)
         saver = Checkpointer(paths.checkpoint) if world.is_root else None
         recorder.begin(cache, request.resume)
@@ -81,14 +83,21 @@ def run(request: Request, world: World, console: Console) -> int:
 
         # The clock has stopped: what else is measured, on the trained model.
         ended = outcome.status != "interrupted"
-        inference = infer.measure(training, config.measure.inference_batches) if ended else None
-        calibration = calibrate.calibrate(training, config.measure.calibrate_steps) if ended else None
+        batches, steps = config.measure.inference_batches, config.measure.calibrate_steps
+        inference = infer.measure(training, batches) if ended and batches else None
+        calibration = calibrate.calibrate(training, steps) if ended and steps else None
+
+        operations = (
+            arithmetic.measure(training, config.measure.ceiling_s) if ended and config.measure.ceiling_s else None
+        )
 
         # Record, and judge.
-        here = Measured(outcome, staged.report, spent, inference, calibration, startup_s)
-        measured = collect(world, config, index, staged, cache, here)
+        here = Measured(outcome, staged.report, spent, inference, calibration, operations, clock, startup_s)
+        measured = collect(world, job, config, index, staged, cache, here)
         return world.once(
-            lambda: verdict.conclude(paths, recorder, plan, job, description, outcome, measured, reference, startup_s, request.org)
+            lambda: verdict.conclude(
+                paths, recorder, plan, job, description, outcome, measured, reference, startup_s, request.org
+            )
         )
     except (UserError, RunFault) as error:  # raised on all ranks at once
         if world.is_root:

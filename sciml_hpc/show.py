@@ -70,7 +70,9 @@ def horovod_build() -> str:
         import horovod.torch as hvd
     except ImportError as error:
         return f"not usable with torch ({error})"
-    operations = [name for name in ("mpi", "nccl", "gloo", "ddl", "ccl", "cuda", "rocm") if getattr(hvd, f"{name}_built")()]
+    operations = [
+        name for name in ("mpi", "nccl", "gloo", "ddl", "ccl", "cuda", "rocm") if getattr(hvd, f"{name}_built")()
+    ]
     return f"{horovod.__version__}, built with {', '.join(operations) or 'nothing'}"
 
 
@@ -80,11 +82,22 @@ def _print_benchmark(kind: type[Benchmark]) -> None:
     print(f"\ncitation: {kind.citation}\n\npresets:")
     for name, preset in kind.presets.items():
         changes = ", ".join(f"{k}={v}" for k, v in preset.recipe.items()) or "the published configuration"
-        print(textwrap.fill(f"{name:6} {preset.dataset}: {changes}", WIDTH, initial_indent="  ", subsequent_indent=" " * 9))
+        print(
+            textwrap.fill(
+                f"{name:6} {preset.dataset}: {changes}", WIDTH, initial_indent="  ", subsequent_indent=" " * 9
+            )
+        )
     if kind.published:
         print("\npublished figures:")
         for figure in kind.published:
-            print(textwrap.fill(f"{figure.what}: {figure.value} ({figure.source})", WIDTH, initial_indent="  ", subsequent_indent="    "))
+            print(
+                textwrap.fill(
+                    f"{figure.what}: {figure.value} ({figure.source})",
+                    WIDTH,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                )
+            )
     print("\nwhat --set KEY=VALUE and a --config file can change (default):")
     for key, default, meaning in describe_keys(kind):
         print(textwrap.fill(f"{key} ({default}): {meaning}", WIDTH, initial_indent="  ", subsequent_indent="    "))
@@ -94,7 +107,10 @@ def _print_benchmark(kind: type[Benchmark]) -> None:
 def _print_dataset(name: str, entry: Dataset) -> None:
     rows: list[tuple[str, Any]] = [
         ("data set", f"{name}, version {entry.version}, for {entry.benchmark} {entry.task}".rstrip()),
-        ("origin", "the embedded simulator" if entry.origin.kind == "simulator" else f"published files in {entry.origin.path}"),
+        (
+            "origin",
+            "the embedded simulator" if entry.origin.kind == "simulator" else f"published files in {entry.origin.path}",
+        ),
         ("seed", entry.origin.seed),
         ("parameters", ", ".join(f"{k}={v}" for k, v in entry.origin.parameters.items()) or "the simulator's defaults"),
         ("samples", _counts(entry)),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from sciml_hpc.metering.compute import datasheet_peak, mfu
 from sciml_hpc.results.logfile import Figures
 from sciml_hpc.training.loop import Epoch
 
@@ -90,6 +91,34 @@ def staging(report: Mapping[str, Any], per_node_s: Sequence[float], data_bytes: 
         "written_bytes": report["written_bytes"],
         "reused_bytes": report["reused_bytes"],
         "read_amplification": report["shared_read_bytes"] / data_bytes if mode != "none" else None,
+    }
+
+
+def compute(
+    counted: Mapping[str, Any] | None, samples_per_s: float | None, ranks: int, device: str
+) -> dict[str, Any]:
+    """`flop_per_s` of the job (operations per sample × samples per second), and per rank its share of two ceilings:
+    the one measured on the device, and the datasheet's where the device is in the table (else null, never a guess).
+    """
+    if counted is None:
+        return {"flops_per_sample": None, "compute_reason": "not asked for (measure.ceiling_s)"}
+    rate = samples_per_s * counted["flops_per_sample"] if samples_per_s else None
+    peak = datasheet_peak(device, counted["arithmetic"])
+    return {
+        **counted,
+        "flop_per_s": rate,
+        "mfu_measured": mfu(rate / ranks, counted["ceiling_flop_per_s"]) if rate else None,
+        "mfu_datasheet": mfu(rate / ranks, peak.flop_per_s) if rate and peak else None,
+        "datasheet_flop_per_s": peak.flop_per_s if peak else None,
+        "datasheet_source": peak.source if peak else f"{device} with {counted['arithmetic']} is not in the table",
+    }
+
+
+def clock(offsets: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Clocks of the nodes against rank 0's, before the run: the largest difference and the largest uncertainty of one."""
+    return {
+        "clock_offset_s_max": max(abs(offset) for offset, _ in offsets),
+        "clock_offset_uncertainty_s_max": max(uncertainty for _, uncertainty in offsets),
     }
 
 

@@ -144,6 +144,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
 
 
+def write_new(path: Path, content: Any) -> None:
+    """Write figures to a file that must not exist yet. Raises UserError if it does, or cannot be written."""
+    try:
+        with path.open("x") as file:
+            json.dump(_finite(content), file, indent=1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def write_steps(path: Path, losses: list[list[float]]) -> None:
     """Write the global mean loss of every step: columns epoch, step (both from 1), loss."""
     rows = [f"{e},{s},{loss!r}" for e, epoch in enumerate(losses, 1) for s, loss in enumerate(epoch, 1)]

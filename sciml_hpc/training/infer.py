@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from sciml_hpc.training.forward import forward
 
 if TYPE_CHECKING:
     from sciml_hpc.training.loop import Training
+
+T = TypeVar("T")
 
 WARM_UP_BATCHES = 3
 
@@ -56,7 +59,7 @@ def measure(training: Training, batches: int) -> Inference:
         return times
 
     model.eval()
-    single = _alone(world, lambda: (run(batches, 1), run(batches, size)))
+    single = alone(world, lambda: (run(batches, 1), run(batches, size)))
     world.comm.Barrier()
     everyone = run(batches, size).sum()
     total = world.sum(size * batches)
@@ -72,7 +75,7 @@ def measure(training: Training, batches: int) -> Inference:
     )
 
 
-def _alone(world: World, work):
+def alone(world: World, work: Callable[[], T]) -> T:
     """Do `work` on rank 0 while the others sleep (not spin: they may share its cores); its result on all."""
     result = work() if world.is_root else None
     ready = world.comm.Ibarrier()

@@ -128,7 +128,7 @@ class Training:
         bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        self.precision = "bf16 autocast" if bf16 else "fp32"
+        self.autocast_enabled = bf16
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
         def loader(split: str, batch: int, low: int, high: int) -> Loader:
