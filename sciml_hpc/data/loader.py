@@ -1,8 +1,8 @@
 """From node-local shards to batches on the device, ahead of the step that uses them.
 
-Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv` per
-run of neighbours straight into the batch's (pinned) memory; small ones are gathered from a memory map, with no Python
-per sample. A pool of threads keeps `prefetch` batches ready; on a GPU they are copied on a stream of their own.
+Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv`
+per run of neighbours straight into the batch's (pinned) memory; small ones are gathered from a memory map, with no
+Python per sample. A pool of threads keeps `prefetch` batches ready; on a GPU they are copied on a stream of their own.
 """
 
 from __future__ import annotations

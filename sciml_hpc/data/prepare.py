@@ -109,7 +109,8 @@ def prepare(
         )
         if dataset.index_sha256 not in (None, index.sha256):
             raise UserError(
-                f"{name}: the index of what was made has SHA-256 {index.sha256}, the manifest says {dataset.index_sha256}"
+                f"{name}: the index of what was made has SHA-256 {index.sha256}, the manifest says "
+                f"{dataset.index_sha256}"
             )
         index.write(directory)
         return index

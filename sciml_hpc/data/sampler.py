@@ -51,9 +51,9 @@ def share(total: int, parts: int, first: int, last: int) -> tuple[int, int]:
 class Sampler:
     """Order of the training samples for one rank.
 
-    With a whole data set on each node (`replicate`, `none`) the order is one permutation of all samples, cut into global
-    batches and those into the ranks' local batches: the samples of a step do not depend on the number of ranks. With
-    `partition` each node permutes the samples it holds; on a single node that is the same thing.
+    With a whole data set on each node (`replicate`, `none`) the order is one permutation of all samples, cut into
+    global batches and those into the ranks' local batches: the samples of a step do not depend on the number of ranks.
+    With `partition` each node permutes the samples it holds; on a single node that is the same thing.
     """
 
     samples: int

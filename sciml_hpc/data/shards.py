@@ -2,8 +2,8 @@
 
 A shard is an HDF5 file that holds consecutive samples of one split: one contiguous (unchunked, uncompressed) data set
 per field, first axis the sample, aligned to 4 KiB. Any HDF5 tool opens one; and because each field is contiguous, its
-sample i lies at `offset + i · bytes per sample`, so the training path reads it without the HDF5 library. The index beside
-the shards (`index.json`) holds those offsets and the SHA-256 of every shard.
+sample i lies at `offset + i · bytes per sample`, so the training path reads it without the HDF5 library. The index
+beside the shards (`index.json`) holds those offsets and the SHA-256 of every shard.
 """
 
 from __future__ import annotations

@@ -1,0 +1,535 @@
+"""Staging: what a node needs, where it comes from, and that each byte is read once from shared storage."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shutil
+import time
+import tracemalloc
+from collections import Counter, namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from toy import dataset
+from worlds import alone, world_of
+
+from sciml_hpc.data import scratch, staging, transfer
+from sciml_hpc.data.prepare import prepare
+from sciml_hpc.data.sampler import share
+from sciml_hpc.data.shards import Index, Shard
+from sciml_hpc.errors import RunFault, UserError
+from sciml_hpc.parallel.world import World
+
+pytest_plugins = ["toy_fixtures"]
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+def index_of(shards: int, samples: int) -> Index:
+    """Shards without content, of uneven sizes, in two splits."""
+    made = []
+    for split, count, total in (("train", shards, samples), ("validation", max(1, shards // 5), max(1, samples // 5))):
+        cuts = np.linspace(0, 1, count + 1) ** 1.3 * (total - count) // 1
+        cuts = cuts.astype(int) + np.arange(count + 1)  # every shard has a sample
+        made += [
+            Shard(f"{split}-{k:06d}.h5", split, int(a), int(b - a), 1 << 20)
+            for k, (a, b) in enumerate(itertools.pairwise(cuts))
+        ]
+    return Index("d", "b", "f", {}, (), tuple(made))
+
+
+PLACES = [(0, 1), (0, 4), (0, 1, 2), (0, 2, 4, 6, 8), (0, 1, 4, 9), tuple(range(0, 257, 8))]
+
+
+@pytest.mark.parametrize("places", PLACES, ids=lambda p: f"{len(p) - 1} nodes")
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+@pytest.mark.parametrize(("shards", "samples"), [(1, 500), (7, 500), (200, 5000)])
+def test_every_shard_is_read_by_exactly_one_node(mode: str, places: tuple[int, ...], shards: int, samples: int):
+    index, nodes = index_of(shards, samples), len(places) - 1
+    readers = Counter()
+    for node in range(nodes):
+        readers.update(s.shard.file for s in staging.plan(index, places, mode, node) if s.head == node)
+    assert readers == {s.file: 1 for s in index.shards}
+
+
+@pytest.mark.parametrize("places", PLACES, ids=lambda p: f"{len(p) - 1} nodes")
+def test_a_node_gets_exactly_the_shards_of_its_samples(places: tuple[int, ...]):
+    index = index_of(40, 3000)
+    for node in range(len(places) - 1):
+        needed = set()
+        for split in ("train", "validation"):
+            low, high = share(index.samples(split), places[-1], places[node], places[node + 1])
+            needed |= {s.file for s in index.of(split) if s.first < high and low < s.first + s.count}
+        assert {s.shard.file for s in staging.plan(index, places, "partition", node)} == needed
+        assert len(staging.plan(index, places, "replicate", node)) == len(index.shards)
+
+
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_the_nodes_agree_on_the_way_of_each_shard(mode: str):
+    index, places = index_of(9, 3000), (0, 2, 3, 5, 6, 9)
+    ways: dict[int, dict[int, tuple[int | None, int | None]]] = {}
+    for node in range(5):
+        steps = staging.plan(index, places, mode, node)
+        assert [s.number for s in steps] == sorted(s.number for s in steps)  # the same order everywhere: no deadlock
+        for step in steps:
+            ways.setdefault(step.number, {})[node] = step.neighbours(node)
+    for number, neighbours in ways.items():
+        (head,) = [node for node, (before, _) in neighbours.items() if before is None]
+        visited, node = [], head
+        while node is not None:
+            before = visited[-1] if visited else None
+            visited.append(node)
+            assert neighbours[node][0] == before
+            node = neighbours[node][1]
+        assert sorted(visited) == sorted(neighbours), number
+
+
+def test_reading_is_spread_evenly():
+    index, places = index_of(400, 10**6), tuple(range(0, 65, 4))
+    for mode in ("partition", "replicate"):
+        reads = [sum(s.head == node for s in staging.plan(index, places, mode, node)) for node in range(16)]
+        if mode == "replicate":
+            assert max(reads) - min(reads) <= 1
+    even = Index("d", "b", "f", {}, (), tuple(Shard(f"t{k}", "train", k * 10, 10) for k in range(400)))
+    reads = [sum(s.head == n for s in staging.plan(even, places, "partition", n)) for n in range(16)]
+    assert reads == [25] * 16
+
+
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_4096_nodes_and_100_000_shards(mode: str):
+    index = Index("d", "b", "f", {}, (), tuple(Shard(f"t{k:06d}", "train", 90 * k, 90, 1) for k in range(100_000)))
+    places = tuple(range(0, 4096 * 8 + 1, 8))
+    begin = time.process_time()
+    steps = staging.plan(index, places, mode, 4095)
+    spent = time.process_time() - begin
+    assert len(steps) == (100_000 if mode == "replicate" else 25)
+    assert spent < 1
+    tracemalloc.start()
+    staging.plan(index, places, mode, 17)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+# --- node-local storage --------------------------------------------------------------------------------------------
+
+
+def test_scratch_is_what_was_asked_for_else_the_first_usable_variable(tmp_path, monkeypatch):
+    kinds = {tmp_path / "lustre": "lustre"}
+    monkeypatch.setattr(scratch, "file_system", lambda path: kinds.get(path, "ext4"))
+    for name in ("asked", "slurm", "tmp", "lustre"):
+        (tmp_path / name).mkdir()
+    environment = {"SLURM_TMPDIR": str(tmp_path / "slurm"), "TMPDIR": str(tmp_path / "tmp")}
+    assert scratch.find(tmp_path / "asked", environment) == (
+        tmp_path / "asked",
+        f"{tmp_path / 'asked'} (--scratch, ext4)",
+    )
+    assert scratch.find(None, environment)[1] == f"{tmp_path / 'slurm'} ($SLURM_TMPDIR, ext4)"
+    (tmp_path / "slurm").rmdir()
+    assert scratch.find(None, environment)[0] == tmp_path / "tmp"
+    assert scratch.find(None, {})[1] == "/tmp (default, ext4)"
+    # A shared file system is passed over, but taken if asked for, and called what it is.
+    assert scratch.find(None, {"TMPDIR": str(tmp_path / "lustre")})[0] == Path("/tmp")
+    assert scratch.find(tmp_path / "lustre", {})[1].endswith("lustre (--scratch, lustre, a shared file system)")
+    with pytest.raises(UserError, match=r"no writable node-local directory: tried .*none \(--scratch\)"):
+        scratch.find(tmp_path / "none", environment)
+
+
+def test_the_type_of_a_file_system_is_the_kernels():
+    assert scratch.file_system(Path("/proc/self")) == "proc"
+    assert scratch.file_system(Path("/sys/kernel")) == "sysfs"
+
+
+def test_what_a_killed_run_left_is_removed_but_not_what_a_living_one_has(tmp_path):
+    below = tmp_path / "mine"
+    scratch.enter(below)
+    (below / "kept-set").mkdir()
+    living = scratch.RunDirectory(below)
+    (living.path / "x").touch()
+    child = os.fork()
+    if child == 0:
+        killed = scratch.RunDirectory(below)
+        (killed.path / "y").touch()
+        os._exit(9)
+    os.waitpid(child, 0)
+    assert len(list(below.glob("run-*"))) == 2
+    scratch.enter(below)
+    assert list(below.glob("run-*")) == [living.path]
+    living.remove()
+    assert [p.name for p in below.iterdir()] == ["kept-set"]
+    (below / "kept-set").rmdir()
+    scratch.RunDirectory(below).remove()
+    assert not below.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's directory")
+def test_a_directory_of_another_user_is_not_used(tmp_path):
+    (tmp_path / "base").mkdir()
+    os.chown(tmp_path / "base", 12345, 12345)
+    with pytest.raises(UserError, match="base belongs to somebody else"):
+        scratch.enter(tmp_path / "base")
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Prepared:
+    index: Index
+    data: Path
+    root: Path
+
+    def stage(self, world: World | None = None, mode: str = "partition", keep: bool = False) -> staging.Staged:
+        world = world or alone()
+        scratch = self.root / f"node{world.node}"
+        staging.check(self.index, self.data, world, mode, scratch)
+        return staging.stage(self.index, self.data, world, mode, scratch, keep)
+
+    def left(self, node: int = 0) -> list[Path]:
+        return sorted(p for p in (self.root / f"node{node}").rglob("*") if p.is_file())
+
+    def kept(self, node: int = 0) -> Path:
+        return scratch.base(self.root / f"node{node}", f"n{node}") / f"toy-tiny-{self.index.sha256[:12]}"
+
+
+def prepared_in(toy: Any, root: Path, nodes: int = 1, shard_bytes: int = 4096) -> Prepared:
+    entry = dataset(shard_bytes=shard_bytes)
+    source = toy.simulator(toy.Generator(), entry.samples, entry.origin.seed)
+    index = prepare(source, "toy-tiny", entry, root / "data", alone(), lambda done, total: None)
+    for node in range(nodes):
+        (root / f"node{node}").mkdir()
+    return Prepared(index, root / "data" / "toy-tiny", root)
+
+
+@pytest.fixture
+def prepared(toy, tmp_path) -> Prepared:
+    return prepared_in(toy, tmp_path)
+
+
+def flip(path: Path, position: int) -> None:
+    with path.open("rb+") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_staged_shards_are_the_originals_and_go_with_the_run(prepared, mode):
+    staged = prepared.stage(mode=mode)
+    assert staged.directory != prepared.data
+    for shard in prepared.index.shards:
+        assert (staged.directory / shard.file).read_bytes() == (prepared.data / shard.file).read_bytes()
+    assert staged.ranges == {"train": (0, 203), "validation": (0, 37)}
+    assert (staged.position, staged.sharers) == (0, 1)
+    total = prepared.index.bytes
+    report = staged.report
+    assert (report.shared_read_bytes, report.received_bytes, report.written_bytes) == (total, 0, total)
+    assert report.reused_bytes == 0
+    assert report.seconds > 0
+    staged.remove()
+    assert prepared.left() == []
+    assert list((prepared.root / "node0").iterdir()) == []
+
+
+def test_without_staging_the_data_directory_is_read(prepared):
+    staged = prepared.stage(mode="none")
+    assert staged.directory == prepared.data
+    assert staged.scratch == "none: read in place"
+    assert staged.report == staging.StagingReport()
+    staged.remove()
+    assert len(list(prepared.data.iterdir())) == len(prepared.index.shards) + 1
+
+
+def test_kept_shards_are_used_again_and_a_damaged_one_is_replaced(prepared):
+    total = prepared.index.bytes
+    first = prepared.stage(keep=True)
+    assert first.directory == prepared.kept()
+    first.remove()
+    assert len(prepared.left()) == len(prepared.index.shards)
+
+    again = prepared.stage(keep=True)
+    assert (again.report.shared_read_bytes, again.report.written_bytes, again.report.reused_bytes) == (0, 0, total)
+
+    for keep in (True, False):
+        damaged = prepared.index.shards[1]
+        flip(prepared.kept() / damaged.file, damaged.offsets["x"] + 3)
+        third = prepared.stage(keep=keep)
+        assert third.report.shared_read_bytes == third.report.written_bytes == damaged.bytes
+        assert third.report.reused_bytes == total - damaged.bytes
+        for shard in prepared.index.shards:
+            assert (third.directory / shard.file).read_bytes() == (prepared.data / shard.file).read_bytes()
+        third.remove()
+
+
+def test_a_missing_or_truncated_shard_is_found_before_any_copying(prepared):
+    shard = prepared.index.shards[2]
+    path = prepared.data / shard.file
+    with path.open("rb+") as file:
+        file.truncate(shard.bytes - 1)
+    for mode in ("partition", "replicate", "none"):
+        with pytest.raises(UserError, match=f"{shard.file} has {shard.bytes - 1} bytes, the index says {shard.bytes}"):
+            staging.check(prepared.index, prepared.data, alone(), mode, prepared.root / "node0")
+        assert prepared.left() == []
+    path.unlink()
+    with pytest.raises(UserError, match=f"{shard.file} cannot be read: No such file or directory; prepare"):
+        staging.check(prepared.index, prepared.data, alone(), "partition", prepared.root / "node0")
+
+
+def test_too_little_space_is_found_before_any_copying(prepared, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    free = prepared.index.bytes + staging.MARGIN_BYTES
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: usage(1, 1, free))
+    staging.check(prepared.index, prepared.data, alone(), "partition", prepared.root / "node0")
+    free -= 1
+    with pytest.raises(
+        UserError, match=r"node0 on n0 has 0\.07 GB free; staging needs 0\.00 GB .* and 0\.07 GB to spare"
+    ):
+        staging.check(prepared.index, prepared.data, alone(), "partition", prepared.root / "node0")
+    free = staging.MARGIN_BYTES  # enough once the shards are there
+    monkeypatch.undo()
+    prepared.stage(keep=True)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: usage(1, 1, free))
+    staging.check(prepared.index, prepared.data, alone(), "partition", prepared.root / "node0")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_flipped_bit_is_found_and_nothing_of_that_shard_is_left(prepared, keep):
+    shard = prepared.index.shards[0]
+    flip(prepared.data / shard.file, shard.bytes - 1)
+    with pytest.raises(UserError, match=rf"shard {prepared.data / shard.file}: SHA-256 is .*{shard.sha256}.*corrupt"):
+        prepared.stage(keep=keep)
+    assert shard.file not in "".join(map(str, prepared.left()))
+    assert len(prepared.left()) == (len(prepared.index.shards) - 1 if keep else 0)
+
+
+def test_storage_that_fills_up_is_a_fault_that_names_the_file(prepared, monkeypatch):
+    real = transfer.Path.open
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, block: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            self.file.close()
+
+    def opening(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        file = real(path, mode, *rest, **more)
+        return Full(file) if mode == "wb" else file
+
+    monkeypatch.setattr(transfer.Path, "open", opening)
+    with pytest.raises(RunFault, match=r"rank 0 on n0: \[Errno 28\] No space left on device: '.*node0.*train"):
+        prepared.stage()
+    assert prepared.left() == []
+
+
+def test_a_write_that_takes_only_a_part_is_gone_on_with(prepared, monkeypatch):
+    real = transfer.Path.open
+
+    class Slow:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, block: Any) -> int:
+            return self.file.write(block[: max(1, min(1000, len(block)))])
+
+        def close(self) -> None:
+            self.file.close()
+
+    def opening(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        file = real(path, mode, *rest, **more)
+        return Slow(file) if mode == "wb" else file
+
+    monkeypatch.setattr(transfer.Path, "open", opening)
+    staged = prepared.stage()
+    for shard in prepared.index.shards:
+        assert (staged.directory / shard.file).read_bytes() == (prepared.data / shard.file).read_bytes()
+    staged.remove()
+
+
+# --- several nodes -------------------------------------------------------------------------------------------------
+
+NODES = [[1, 1], [2], [1, 2], [1, 1, 1], [2, 2], [1, 1, 1, 1], [3, 1]]
+
+
+@pytest.fixture(params=NODES, ids=str)
+def job(request, toy, mpi_tmp_path) -> Iterator[tuple[World, Prepared]]:
+    """A world of so many ranks on each node, and a data set that rank 0 prepared; ranks left over skip."""
+    from mpi4py import MPI
+
+    comm, layout = MPI.COMM_WORLD, request.param
+    if comm.size < sum(layout):
+        pytest.skip(f"needs {sum(layout)} ranks")
+    world = world_of(comm, layout)
+    made = prepared_in(toy, mpi_tmp_path, len(layout)) if comm.rank == 0 else None
+    made = comm.bcast(made)
+    if world is not None:
+        yield world, made
+    comm.Barrier()
+    if world is None:
+        pytest.skip("not of this world")
+
+
+def contents(directory: Path, index: Index, split: str, low: int, high: int) -> np.ndarray:
+    """The numbers of the samples low … high − 1, as h5py reads them."""
+    found = []
+    for shard in index.of(split):
+        if shard.first < high and low < shard.first + shard.count:
+            with h5py.File(directory / shard.file) as file:
+                part = file["number"][()]
+            found += [n for n in part.tolist() if low <= n < high]
+    return np.array(found)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("block", [1 << 20, 1000])
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_every_byte_is_read_once_whatever_the_nodes(job, mode: str, block: int, monkeypatch):
+    world, prepared = job
+    monkeypatch.setattr(transfer, "BLOCK_BYTES", block)
+    staged = prepared.stage(world, mode)
+    total = world.sum(staged.report)
+    written = sum(
+        s.shard.bytes
+        for n in range(world.nodes)
+        for s in staging.plan(prepared.index, world.places, mode, n)
+    )  # fmt: skip
+    low, high = staged.ranges["train"]
+    right = all(
+        np.array_equal(contents(staged.directory, prepared.index, split, *r), np.arange(*r))
+        for split, r in staged.ranges.items()
+    )
+    there = {p.name for p in staged.directory.iterdir()}
+    ranges = world.comm.allgather((low, high))
+    world.comm.Barrier()
+    if world.is_leader:
+        staged.remove()
+    world.comm.Barrier()
+    left = world.sum([str(p) for p in prepared.left(world.node)])
+
+    assert total.shared_read_bytes == prepared.index.bytes  # read amplification 1.0
+    assert total.written_bytes == total.shared_read_bytes + total.received_bytes == written
+    assert right
+    assert there == {s.shard.file for s in staging.plan(prepared.index, world.places, mode, world.node)}
+    if mode == "replicate":
+        assert written == prepared.index.bytes * world.nodes
+        assert (low, high, staged.position, staged.sharers) == (0, 203, world.place, world.size)
+    else:
+        assert (staged.position, staged.sharers) == (world.local_rank, world.local_size)
+        parts = sorted(set(ranges))
+        assert parts[0][0] == 0
+        assert parts[-1][1] == 203
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+    assert left == []
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_a_flipped_bit_is_an_error_on_all_ranks(job, mode: str):
+    world, prepared = job
+    shard = prepared.index.of("train")[1]  # in the middle: more than one node needs it
+    if world.is_root:
+        flip(prepared.data / shard.file, shard.offsets["y"] + 2)
+    world.comm.Barrier()
+    with pytest.raises(UserError, match=rf"shard {prepared.data / shard.file}: SHA-256 is .*corrupt"):
+        prepared.stage(world, mode)
+    world.comm.Barrier()
+    assert prepared.left(world.node) == []
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_what_stops_one_node_is_known_to_all_before_copying(job, mode: str, monkeypatch):
+    world, prepared = job
+    last = world.nodes - 1
+    usage = namedtuple("usage", "total used free")
+    if world.node == last:
+        monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: usage(1, 1, 5))
+    with pytest.raises(UserError, match=f"node{last} on n{last} has 0.00 GB free; staging needs "):
+        prepared.stage(world, mode)
+    monkeypatch.undo()
+    shard = prepared.index.shards[-1]
+    if world.is_root:
+        (prepared.data / shard.file).unlink()
+    world.comm.Barrier()
+    with pytest.raises(UserError, match=f"{shard.file} cannot be read: No such file"):
+        prepared.stage(world, mode)
+    if world.is_leader:
+        shutil.rmtree(prepared.root / f"node{world.node}")
+    world.comm.Barrier()
+    with pytest.raises(UserError, match=r"no writable node-local directory|cannot be read"):
+        prepared.stage(world, mode)
+    world.comm.Barrier()
+    assert prepared.left(world.node) == []
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_one_nodes_failing_storage_is_a_fault_on_all_and_nobody_waits_for_ever(job, mode: str, monkeypatch):
+    world, prepared = job
+    bad = world.nodes - 1
+    if world.node == bad:  # neither the files of the run nor those of the data set can be opened
+        real = transfer.Path.open
+
+        def opening(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            if (mode in ("wb", "rb") and path.name.endswith(".h5")) or f"node{bad}" in str(path):
+                raise OSError(5, "Input/output error", str(path))
+            return real(path, mode, *rest, **more)
+
+        monkeypatch.setattr(transfer.Path, "open", opening)
+    with pytest.raises(RunFault, match=rf"rank {world.places[bad]} on n{bad}: \[Errno 5\] Input/output error: '"):
+        prepared.stage(world, mode)
+    monkeypatch.undo()
+    world.comm.Barrier()
+    assert prepared.left(world.node) == []
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_directory_that_cannot_be_made_on_one_node_stops_all(job, monkeypatch):
+    world, prepared = job
+    if world.node == world.nodes - 1:
+
+        def refuses(below: Path) -> None:
+            raise OSError(30, "Read-only file system", str(below))
+
+        monkeypatch.setattr(scratch, "enter", refuses)
+    with pytest.raises(RunFault, match=rf"on n{world.nodes - 1}: .*Read-only file system"):
+        prepared.stage(world, "replicate")
+    world.comm.Barrier()
+    assert prepared.left(world.node) == []
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("mode", ["partition", "replicate"])
+def test_what_one_node_lost_is_sent_to_it_again(job, mode: str):
+    world, prepared = job
+    prepared.stage(world, mode, keep=True)
+    full = world.sum(prepared.stage(world, mode, keep=True).report)
+    lost = prepared.index.of("train")[1]
+    needing = [
+        n for n in range(world.nodes) if lost in [s.shard for s in staging.plan(prepared.index, world.places, mode, n)]
+    ]
+    if world.is_leader and world.node == needing[-1]:
+        flip(prepared.kept(world.node) / lost.file, lost.offsets["number"])
+    world.comm.Barrier()
+    again = prepared.stage(world, mode, keep=True)
+    total = world.sum(again.report)
+    same = all(
+        (again.directory / p.name).read_bytes() == (prepared.data / p.name).read_bytes()
+        for p in again.directory.iterdir()
+    )
+    assert (full.shared_read_bytes, full.written_bytes) == (0, 0)
+    assert total.shared_read_bytes == lost.bytes
+    assert total.written_bytes == lost.bytes * len(needing)
+    assert total.reused_bytes == full.reused_bytes - total.written_bytes
+    assert same
