@@ -1,0 +1,190 @@
+"""TEvolOp: forecasting earthquakes in Southern California (MLCommons Science "earthquake")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from sciml_hpc.benchmarks import base
+from sciml_hpc.benchmarks.base import Benchmark, Metrics, Preset, Published, Settings, Source
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Recipe(base.Recipe):
+    """How TEvolOp is trained. A sample of the global batch is a window of all locations of a group (100 of 500)."""
+
+    model: Literal["lstm", "science-transformer", "tft"] = "tft"
+    """Network: LSTM, transformer over space and time with LSTM decoder, or temporal fusion transformer."""
+    width: int | None = Field(None, ge=8, multiple_of=8)
+    """Width of the network; none: the published one (128 for LSTM and science transformer, 160 for the TFT)."""
+    loss: Literal["mse", "mae"] = "mse"
+    """Loss on scaled values. The TFT was published with mae, which forecasts medians and so scores below its best."""
+
+
+class Generator(Settings):
+    """The record and its split, for the simulator and for the native reader."""
+
+    split: Literal["space", "time"] = "space"
+    """Validation on locations not trained on (published), or on the last fifth of the years (all locations trained
+    on)."""
+    start: date = date(1950, 1, 1)
+    """First day of the record; catalogues are binned from it."""
+    days: int = Field(25567, ge=14)
+    """Length of the record; the published one ends on 2019-12-31."""
+    locations: int = Field(500, ge=5, le=2400, multiple_of=5)
+    """Most active pixels, of 2400, that are kept; a fifth of them makes a sample."""
+    faults: Literal["file", "none"] = "file"
+    """Fault map of native data: the published file, or no faults (for a bare catalogue); the simulator has its own."""
+
+
+class TEvolOp(Benchmark):
+    """Forecasts of earthquake magnitudes, a window of a group of locations being a sample."""
+
+    name = "tevolop"
+    mllog_name = "earthquake"
+    title = "TEvolOp: forecasting earthquakes in Southern California"
+    science = (
+        "How strong will earthquakes be in each 0.1° pixel of Southern California in the coming two weeks to four "
+        "years, given the last year? Seventy years of catalogue as fortnightly energy, depth and counts, with the "
+        "fault map; an LSTM, a transformer over space and time, or a temporal fusion transformer."
+    )
+    citation = (
+        "G. C. Fox, J. B. Rundle, A. Donnellan, B. Feng (2022), Earthquake Nowcasting with Deep Learning, "
+        "GeoHazards 3(2), 199–226, doi:10.3390/geohazards3020011; MLCommons Science working group, "
+        "benchmarks/earthquake"
+    )
+    published: ClassVar = (
+        Published("target", "0.8 < NNSE < 0.99, quantity and aggregation not said", "MLCommons Science, earthquake"),
+        Published(
+            "TFT, 90 epochs: average validation NNSE, backward sums one step ahead",
+            "3 months 0.856, 6 months 0.913, year 0.937 (best of each over repeats)",
+            "laszewsk/mlcommons, earthquake report, mllog-parser-better.ipynb",
+        ),
+        Published(
+            "TFT, 90 epochs: average validation NNSE, 26 steps ahead",
+            "2 weeks 0.505, 3 months 0.520, 6 months 0.514, year 0.503 (one run)",
+            "laszewsk/mlcommons, earthquake report, mllog-parser-better.ipynb",
+        ),
+        Published(
+            "TFT, 2 epochs, total time", "A100 17,575 s, V100 20,295 s, K80 28,343 s", "cyberaide/paper-frontiers"
+        ),
+    )
+    Recipe = Recipe
+    Generator = Generator
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "tiny": Preset("tevolop-tiny", {"model": "tft"}),
+        "small": Preset("tevolop-small", {"model": "tft"}),
+        "node": Preset("tevolop-node", {"model": "tft"}),
+        "full": Preset("tevolop-full", {"model": "tft"}),
+    }
+
+    @classmethod
+    def simulator(cls, generator: Generator, samples: Mapping[str, int], seed: int) -> Source:
+        """Any number of training samples: beyond those of one catalogue, of further independent ones."""
+        from sciml_hpc.benchmarks.tevolop.synthetic import source
+
+        return source(generator, samples, seed)
+
+    @classmethod
+    def native(cls, path: Path, generator: Generator, samples: Mapping[str, int] | None, seed: int) -> Source:
+        """The published tables, or an event catalogue (USGS or CSEP columns); see `native.py`."""
+        from sciml_hpc.benchmarks.tevolop.native import read
+
+        return read(path, generator, samples, seed)
+
+    @classmethod
+    def write_native(
+        cls, path: Path, generator: Generator, samples: Mapping[str, int], seed: int, part: int = 0, parts: int = 1
+    ) -> list[Path]:
+        """The first simulated catalogue as published tables: six files, so six parts at most have work."""
+        from sciml_hpc.benchmarks.tevolop.native import write
+
+        return write(path, generator, samples, seed, part, parts)
+
+    @property
+    def locations(self) -> int:
+        """Locations in a sample."""
+        return self.fields["history"].shape[0]
+
+    def model(self) -> torch.nn.Module:
+        """The recipe's network: 65,560, 2,482,456 or 7,868,209 parameters at published width."""
+        from sciml_hpc.benchmarks.tevolop import windows
+
+        width = {} if self.recipe.width is None else {"width": self.recipe.width}
+        dynamic, known = len(windows.DYNAMIC), windows.KNOWN + 1
+        if self.recipe.model == "tft":
+            from sciml_hpc.benchmarks.tevolop.tft import TFT
+
+            return TFT(windows.FAULT_LABELS, dynamic, known, len(windows.TARGETS), **width)
+        from sciml_hpc.benchmarks.tevolop.model import LSTM, ScienceTransformer
+
+        network = LSTM if self.recipe.model == "lstm" else ScienceTransformer
+        return network(windows.FAULT_LABELS + dynamic + known, **width)
+
+    def inputs(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """LSTM, science transformer: (batch, locations, 26, 27). TFT: 4 static, 9 observed, 14 known inputs apart."""
+        import torch
+
+        from sciml_hpc.benchmarks.tevolop.windows import DYNAMIC, FAULT_LABELS, SEEN
+
+        low, span = (part[:, None, None, : len(DYNAMIC)] for part in batch["scale"].unbind(1))
+        observed = (batch["history"] - low) / span
+        faults, known = batch["static"][..., :FAULT_LABELS], self._known(batch)
+        if self.recipe.model == "tft":
+            return faults, observed, known
+        faults = faults.unsqueeze(2).expand(-1, -1, SEEN, -1)
+        return (torch.cat([faults, observed, known[:, :, :SEEN]], -1),)
+
+    def loss(self, output: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Error of the scaled forecasts, NaN observations left out.
+
+        TFT: mean over all 26 · 4. The others: sum over ten magnitudes, weight 1, and 14 known inputs, weight 0.25, as
+        published.
+        """
+        import torch
+
+        from sciml_hpc.benchmarks.tevolop.windows import AHEAD, SEEN, TARGET_STEPS, scaled_index
+
+        tft = self.recipe.model == "tft"
+        index = [scaled_index(n) for n in (TARGET_STEPS if tft else (n for n, _ in AHEAD))]
+        low, span = (part[:, None, index] for part in batch["scale"].unbind(1))
+        if tft:
+            observed = (batch["future"] - low.unsqueeze(1)) / span.unsqueeze(1)
+        else:
+            observed = torch.cat([(batch["ahead"] - low) / span, self._known(batch)[:, :, SEEN]], -1)
+        seen = observed.isfinite()
+        error = torch.where(seen, output.float() - observed, 0)
+        error = error.abs() if self.recipe.loss == "mae" else error.square()
+        if tft:
+            return error.sum() / seen.sum()
+        error[..., len(AHEAD) :] *= 0.25
+        return error.sum(-1).mean()
+
+    def metrics(self) -> Metrics:
+        """NNSE per quantity; see `metrics.py`."""
+        from sciml_hpc.benchmarks.tevolop.metrics import NNSE
+
+        return NNSE(self.recipe.model, self.locations)
+
+    def _known(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The 14 known inputs, (batch, locations, 52, 14): the place on the list, and the functions of time."""
+        import torch
+
+        time, place = batch["known"], batch["static"][..., -1]
+        steps, locations = time.shape[1], place.shape[1]
+        return torch.cat(
+            [
+                place[:, :, None, None].expand(-1, -1, steps, -1),
+                time.unsqueeze(1).expand(-1, locations, -1, -1),
+            ],
+            -1,
+        )
+
+
+BENCHMARKS = (TEvolOp,)
