@@ -99,7 +99,7 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
         console.line(
             f"  {state} ({row['cache_state']}): loader {row['loader_bytes_per_s'] / 1e6:,.1f} MB/s "
             f"({row['loader_samples_per_s']:,.0f} samples/s), raw read {row['raw_bytes_per_s'] / 1e6:,.1f} MB/s, "
-            f"ratio {row['loader_to_raw']:.2f}; asked for {row['app_read_bytes'] / 1e6:,.1f} MB, from the device {fetched}"
+            f"ratio {row['loader_to_raw']:.2f}; asked for {row['app_read_bytes'] / 1e6:,.1f} MB, device gave {fetched}"
         )
     return rows
 

@@ -21,7 +21,7 @@ from sciml_hpc.training.loop import Epoch, Outcome, Training
 
 
 class Recorder:
-    """Passes the events of a run on: the log and the console are rank 0's, an energy meter that of whoever owns devices."""
+    """Passes the events of a run on: log and console are rank 0's, an energy meter that of whoever owns devices."""
 
     def __init__(self, console: Console, log: RunLog | None, energy: EnergyMeter, epochs: int, metric: str) -> None:
         self.console, self.log, self.energy = console, log, energy

@@ -27,7 +27,7 @@ def _mean(parts: Iterable[float | None]) -> float | None:
 
 
 def throughput(epochs: Sequence[Epoch]) -> dict[str, Any]:
-    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (the first epoch alone, if there is no other)."""
+    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (of the first, if it is the only one)."""
     steady = list(epochs[1:]) or list(epochs)
     if not steady:
         return {"samples_per_s": None, "samples_per_s_basis": "no epoch was finished"}
@@ -64,7 +64,7 @@ def times(log: Figures, epochs: Sequence[Epoch], startup_s: float) -> dict[str, 
 
 
 def stall(epochs: Sequence[Epoch]) -> dict[str, Any]:
-    """`data_stall_fraction`: time the steps waited for data ÷ time of the steps; `au` = 1 − it (MLPerf Storage), real steps."""
+    """`data_stall_fraction`: time real steps waited for data ÷ time of the steps; `au` = 1 − it (MLPerf Storage)."""
     result: dict[str, Any] = {}
     for name, some in (("first_epoch_", epochs[:1]), ("", epochs[1:] or epochs[:1])):
         total = sum(e.train_s for e in some)
@@ -115,7 +115,7 @@ def compute(
 
 
 def clock(offsets: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Clocks of the nodes against rank 0's, before the run: the largest difference and the largest uncertainty of one."""
+    """Clocks of the nodes against rank 0's, before the run: the largest difference, and its largest uncertainty."""
     return {
         "clock_offset_s_max": max(abs(offset) for offset, _ in offsets),
         "clock_offset_uncertainty_s_max": max(uncertainty for _, uncertainty in offsets),
@@ -123,7 +123,7 @@ def clock(offsets: Sequence[tuple[float, float]]) -> dict[str, Any]:
 
 
 def nodes(hosts: Sequence[str], rates: Sequence[float | None]) -> dict[str, Any]:
-    """Per-node throughput without communication, its spread (max − min) ÷ mean, and the nodes over 5 % below the median.
+    """Per-node throughput without communication, its spread (max − min) ÷ mean, nodes over 5 % below the median.
 
     Nodes of a synchronous job all advance at the slowest one's pace; so each is timed by its steps without all-reduce.
     """

@@ -36,7 +36,7 @@ class Calibration:
 
     @property
     def exposed_comm_fraction(self) -> float:
-        """Share of the step that is communication not hidden behind the backward pass; 0 where noise makes it negative."""
+        """Share of the step that is communication not hidden behind the backward pass; 0 if noise makes it negative."""
         return max(0.0, (self.step_s - self.step_without_allreduce_s) / self.step_s)
 
 

@@ -32,7 +32,7 @@ def evaluate(
 ) -> dict[str, float]:
     """The benchmark's metrics over the samples of all ranks' `batches`; the same values on every rank.
 
-    One all-reduce of the metric's sums (float64) at the end: O(log ranks). A rank without samples takes part with zeros.
+    One all-reduce of the metric's sums (float64) at the end: O(log ranks). A rank without samples adds zeros.
     """
     import torch
 

@@ -192,7 +192,7 @@ class Training:
         self.eval_loader.close()
 
     def _train(self, epoch: int, observer: Observer, saver: checkpoint.Checkpointer | None) -> Epoch | int:
-        """The steps of an epoch; if a signal ended it (a checkpoint has then been written), the number of steps done."""
+        """The steps of an epoch; if a signal ended it (a checkpoint was then written), the number of steps done."""
         import torch
 
         first = self.start.step if epoch == self.start.epoch else 0
@@ -315,8 +315,8 @@ class Training:
                 raise RunFault(
                     f"the loss became {losses[int(bad[0])]:.3g} at epoch {epoch}, step {step + 1} of "
                     f"{self.sampler.steps}, rank {self.world.rank} on {self.world.host} (learning rate "
-                    f"{self.schedule.at((epoch - 1) * self.sampler.steps + step):.3g}); lower train.base_lr or lengthen "
-                    "train.warmup_epochs"
+                    f"{self.schedule.at((epoch - 1) * self.sampler.steps + step):.3g}); lower train.base_lr or "
+                    "lengthen train.warmup_epochs"
                 )
 
         self.world.together(look)

@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Agreement on going on, one step late: a non-blocking all-reduce of one number per step, hidden behind the step."""
+    """Agreement on going on, one step late: a non-blocking all-reduce of one number, hidden behind the step."""
 
     def __init__(self, world: World) -> None:
         self._comm = world.comm.Dup()

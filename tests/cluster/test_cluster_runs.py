@@ -1,4 +1,4 @@
-"""The main job under srun on four nodes, each with its own name, network and storage; and what happens when one is lost."""
+"""The main job under srun on four nodes, each with its own name, network and storage; and when one is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(cluster: SlurmCluster, sciml: Command, *arguments: str, options: tuple[s
 
 
 def test_the_literal_command_runs_to_valid_on_four_nodes(cluster: SlurmCluster, tmp_path: Path) -> None:
-    """What the README promises: `srun -N 4 python -m sciml_hpc cloudmask`, with nothing else; the data are made first."""
+    """As the README has it: `srun -N 4 python -m sciml_hpc cloudmask`, nothing else; the data are made first."""
     command = ["srun", "-N", "4", "python", "-m", "sciml_hpc", "cloudmask"]
     done = cluster.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout=290)
     assert done.returncode == 0, done.stdout + done.stderr
