@@ -30,7 +30,8 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 def explain(where: str, error: ValidationError, model: type[BaseModel] | None = None, section: str = "") -> UserError:
     """A UserError naming file (`where`), field, what was found and what is allowed, for each fault pydantic saw.
 
-    Names are given below `section`. With `model`, an unknown field is compared with the fields of that model, or of the part of it that it stands in.
+    Names are given below `section`. With `model`, an unknown field is compared with the fields of that model, or of the
+    part of it that it stands in.
     """
     lines = []
     for fault in error.errors(include_url=False):

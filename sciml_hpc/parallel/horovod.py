@@ -34,8 +34,8 @@ class HorovodEngine(Engine):
         hvd.init()
         if not hvd.mpi_built() or hvd.size() != world.size:
             raise UserError(
-                f"this Horovod sees {hvd.size()} ranks where MPI has {world.size}; it must be built with MPI operations "
-                "(HOROVOD_WITH_MPI=1) against the MPI that mpi4py uses: modules/install-stack.sh does"
+                f"this Horovod sees {hvd.size()} ranks where MPI has {world.size}; it must be built with MPI "
+                "operations (HOROVOD_WITH_MPI=1) against the MPI that mpi4py uses: modules/install-stack.sh does"
             )
         self._hvd = hvd
         self._compression = getattr(hvd.Compression, settings.compression)

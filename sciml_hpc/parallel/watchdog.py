@@ -25,7 +25,7 @@ from sciml_hpc.parallel.world import World
 
 BEAT_S = 3.0
 SILENCE_S = 40.0
-"""A neighbour not heard for so long counts as lost: with the spreading of the word, all ranks are gone in under 60 s."""
+"""A neighbour not heard for so long counts as lost; with the spreading of the word, all are gone in under 60 s."""
 GRACE_S = 2.0
 """Time between sending word on and ending, in which rank 0 writes the end of the log."""
 CONNECT_S = 10.0

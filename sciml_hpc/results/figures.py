@@ -27,7 +27,7 @@ def _mean(parts: Iterable[float | None]) -> float | None:
 
 
 def throughput(epochs: Sequence[Epoch]) -> dict[str, Any]:
-    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (of the first, if it is the only one)."""
+    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (of the first, if it is alone)."""
     steady = list(epochs[1:]) or list(epochs)
     if not steady:
         return {"samples_per_s": None, "samples_per_s_basis": "no epoch was finished"}
