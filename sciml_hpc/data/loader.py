@@ -35,8 +35,10 @@ class ShardReader:
 
     def __init__(self, index: Index, split: str, directory: Path, low: int, high: int) -> None:
         self.fields = index.fields
+        self._split = split
         self._shards = [s for s in index.of(split) if s.first < high and s.first + s.count > low]
-        self._firsts = np.array([s.first for s in self._shards])
+        self._firsts = np.array([s.first for s in self._shards], dtype=np.int64)
+        self._end = max((s.first + s.count for s in self._shards), default=0)
         self._files = [os.open(directory / s.file, os.O_RDONLY) for s in self._shards]
         self._maps: list[mmap.mmap | None] = [None] * len(self._files)
         self._bytes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in index.fields}
@@ -44,9 +46,12 @@ class ShardReader:
     def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
         """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (rising, int64).
 
-        Returns the bytes asked for. Raises OSError if a shard ends too early.
+        Returns the bytes asked for. Raises OSError if a shard ends too early; IndexError for a sample of other shards.
         """
         which = np.searchsorted(self._firsts, numbers, "right") - 1
+        for number in (numbers[0], numbers[-1]):
+            if not len(self._firsts) or not self._firsts[0] <= number < self._end:
+                raise IndexError(f"sample {number} of {self._split} is not here")
         cuts = np.flatnonzero(np.diff(which)) + 1
         for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
             k = int(which[begin])
@@ -61,12 +66,9 @@ class ShardReader:
 
     def close(self) -> None:
         """Close the shards."""
-        for mapped in self._maps:
-            if mapped is not None:
-                mapped.close()
         for file in self._files:
             os.close(file)
-        self._files, self._maps = [], []
+        self._files, self._maps = [], []  # a map goes with the last array on it
 
     def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray) -> None:
         """One positional read per run of neighbouring samples."""

@@ -359,7 +359,7 @@ def test_a_write_that_takes_only_a_part_is_gone_on_with(prepared, monkeypatch):
 
 # --- several nodes -------------------------------------------------------------------------------------------------
 
-NODES = [[1, 1], [2], [1, 2], [1, 1, 1], [2, 2], [1, 1, 1, 1], [3, 1]]
+NODES = [[1, 1], [2], [1, 2], [2, 2], [1, 1, 1, 1]]
 
 
 @pytest.fixture(params=NODES, ids=str)

@@ -1,0 +1,251 @@
+"""Batches: what h5py reads, in the order asked for, ahead of time, and never overwritten while in use."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from toy import dataset
+from worlds import alone
+
+from sciml_hpc.benchmarks.base import SampleField
+from sciml_hpc.data.loader import LARGE_SAMPLE_BYTES, Loader, ShardReader
+from sciml_hpc.data.prepare import prepare
+from sciml_hpc.data.shards import Index
+
+CPU = torch.device("cpu")
+FIELDS = (
+    SampleField("picture", (3, 64, 64), "float32", "1", "48 KiB: read by calls of its own"),
+    SampleField("rare", (33, 1000), "uint8", "1", "just over 32 KiB"),
+    SampleField("row", (7,), "float64", "1", "small: gathered from a memory map"),
+    SampleField("label", (), "int64", "1", "the number itself"),
+    SampleField("flag", (2,), "bool", "1", "odd or even"),
+)
+TRAIN = 103
+
+
+class Numbers:
+    """Samples that say which they are, in all bytes."""
+
+    fields = FIELDS
+
+    def read(self, split: str, first: int, count: int) -> dict[str, np.ndarray]:
+        number = np.arange(first, first + count)
+        random = [np.random.default_rng([n, len(split)]) for n in number]
+        return {
+            "picture": np.stack([r.random((3, 64, 64), np.float32) for r in random]),
+            "rare": np.stack([r.integers(0, 255, (33, 1000), np.uint8) for r in random]),
+            "row": np.stack([r.random(7) for r in random]),
+            "label": number.astype(np.int64),
+            "flag": np.stack([number % 2 == 0, number % 2 == 1], axis=1),
+        }
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> tuple[Index, Path]:
+    data = tmp_path_factory.mktemp("data")
+    entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=2_000_000)
+    index = prepare(Numbers(), "numbers", entry, data, alone(), lambda done, total: None)
+    assert len(index.of("train")) == 5
+    assert LARGE_SAMPLE_BYTES < 33_000
+    return index, data / "numbers"
+
+
+@pytest.fixture(scope="module")
+def truth(shards) -> dict[str, np.ndarray]:
+    """The training samples, read by h5py."""
+    index, directory = shards
+    files = [h5py.File(directory / s.file) for s in index.of("train")]
+    return {f.name: np.concatenate([file[f.name][()] for file in files]) for f in FIELDS}
+
+
+@pytest.fixture
+def reader(shards) -> Iterator[ShardReader]:
+    index, directory = shards
+    made = ShardReader(index, "train", directory, 0, TRAIN)
+    yield made
+    made.close()
+
+
+def empty(count: int) -> dict[str, np.ndarray]:
+    return {f.name: np.zeros((count, *f.shape), f.dtype) for f in FIELDS}
+
+
+NUMBERS = {
+    "all": np.arange(TRAIN),
+    "one": np.array([77]),
+    "last": np.array([TRAIN - 1]),
+    "runs within and over shards": np.array([0, 1, 2, 19, 20, 21, 22, 40, 60, 61, 102]),
+    "every other": np.arange(1, TRAIN, 2),
+    "random": np.sort(np.random.default_rng(3).choice(TRAIN, 41, replace=False)),
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS.values(), ids=NUMBERS)
+def test_samples_are_those_that_h5py_reads(reader, truth, numbers: np.ndarray):
+    out = empty(len(numbers))
+    asked = reader.read(numbers, out)
+    for name, array in out.items():
+        assert np.array_equal(array, truth[name][numbers]), name
+    assert asked == sum(array.nbytes for array in out.values())
+
+
+def test_a_reader_of_a_part_opens_only_the_shards_of_that_part(shards, truth):
+    index, directory = shards
+    before = len(os.listdir("/proc/self/fd"))
+    part = ShardReader(index, "train", directory, 25, 60)
+    overlapping = [s for s in index.of("train") if s.first < 60 and s.first + s.count > 25]
+    assert len(os.listdir("/proc/self/fd")) - before == len(overlapping) < 5
+    out = empty(35)
+    part.read(np.arange(25, 60), out)
+    assert np.array_equal(out["picture"], truth["picture"][25:60])
+    part.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("number", [-1, TRAIN, TRAIN + 5, 10**9])
+def test_a_sample_that_is_not_there_is_never_some_other_one(reader, number: int):
+    with pytest.raises(IndexError, match=f"sample {number} of train is not here"):
+        reader.read(np.array([number]), empty(1))
+    with pytest.raises(IndexError, match="is not here"):
+        reader.read(np.sort(np.array([3, number])), empty(2))
+
+
+def test_a_sample_of_another_node_is_not_there(shards):
+    index, directory = shards
+    part = ShardReader(index, "train", directory, 0, 20)
+    with pytest.raises(IndexError, match="sample 90 of train is not here"):
+        part.read(np.array([2, 90]), empty(2))
+    part.close()
+
+
+def test_a_shard_that_shrank_is_an_error_not_a_crash(shards, tmp_path):
+    index, directory = shards
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    last = index.of("train")[-1]
+    with (tmp_path / last.file).open("rb+") as file:
+        file.truncate(last.offsets["picture"] + 1000)
+    broken = ShardReader(index, "train", tmp_path, 0, TRAIN)
+    with pytest.raises((OSError, ValueError)):
+        broken.read(np.array([TRAIN - 1]), empty(1))
+    broken.close()
+
+
+# --- the loader ----------------------------------------------------------------------------------------------------
+
+
+def loader(shards: tuple[Index, Path], batch: int, prefetch: int = 2, threads: int = 1) -> Loader:
+    index, directory = shards
+    return Loader(ShardReader(index, "train", directory, 0, TRAIN), batch, CPU, prefetch, threads)
+
+
+@pytest.mark.parametrize(("prefetch", "threads"), [(1, 1), (2, 1), (3, 4), (64, 2)])
+def test_batches_come_in_order_and_the_last_may_be_short(shards, truth, prefetch: int, threads: int):
+    made = loader(shards, 10, prefetch, threads)
+    asked = [np.arange(first, min(first + 10, TRAIN)) for first in range(0, TRAIN, 10)]
+    for round_ in range(2):  # a loader serves epoch after epoch
+        count = 0
+        for numbers, batch in zip(asked, made.batches(asked), strict=True):
+            count += 1
+            for field in FIELDS:
+                assert tuple(batch[field.name].shape) == (len(numbers), *field.shape)
+                assert batch[field.name].dtype == getattr(torch, field.dtype)
+                assert np.array_equal(batch[field.name].numpy(), truth[field.name][numbers])
+        assert count == 11
+        assert made.read_bytes == (round_ + 1) * sum(array.nbytes for array in truth.values())
+    made.close()
+
+
+def test_no_batches(shards):
+    made = loader(shards, 4)
+    assert list(made.batches([])) == []
+    made.close()
+
+
+def test_a_batch_stays_as_it_is_until_the_next_is_taken(shards, truth):
+    made = loader(shards, 8, prefetch=2, threads=4)
+    asked = [np.arange(first, first + 8) for first in range(0, 96, 8)]
+    for numbers, batch in zip(asked, made.batches(asked), strict=True):
+        time.sleep(0.01)  # the threads read on as far as they may
+        assert np.array_equal(batch["picture"].numpy(), truth["picture"][numbers])
+        batch["picture"].zero_()  # a step may do what it likes with its batch
+    made.close()
+
+
+def test_it_reads_ahead_but_no_further_than_asked(shards):
+    made = loader(shards, 4, prefetch=3)
+    taken = []
+
+    def numbers() -> Iterator[np.ndarray]:
+        for k in range(20):
+            taken.append(k)
+            yield np.arange(4 * k, 4 * k + 4)
+
+    batches = made.batches(numbers())
+    next(batches)
+    assert len(taken) == 3
+    next(batches)
+    assert len(taken) == 4
+    batches.close()
+    made.close()
+
+
+def test_reading_goes_on_while_a_step_computes(shards):
+    made = loader(shards, 4, prefetch=2)
+    batches = made.batches([np.arange(4 * k, 4 * k + 4) for k in range(20)])
+    next(batches)
+    time.sleep(0.3)
+    begin = time.perf_counter()
+    next(batches)
+    assert time.perf_counter() - begin < 0.1
+    batches.close()
+    made.close()
+
+
+def test_stopping_early_leaves_the_loader_fit_for_use(shards, truth):
+    made = loader(shards, 5, prefetch=4, threads=2)
+    for _ in range(5):
+        batches = made.batches([np.arange(5 * k, 5 * k + 5) for k in range(20)])
+        next(batches)
+        batches.close()
+    again = list(made.batches([np.array([99, 101])]))
+    assert np.array_equal(again[0]["label"].numpy(), [99, 101])
+    made.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_an_error_in_a_thread_reaches_the_step_and_closing_still_works(shards, monkeypatch):
+    made = loader(shards, 4, prefetch=2, threads=2)
+    real = made._reader.read
+
+    def fails(numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
+        if 8 in numbers:
+            raise OSError(5, "Input/output error")
+        return real(numbers, out)
+
+    monkeypatch.setattr(made._reader, "read", fails)
+    batches = made.batches([np.arange(4 * k, 4 * k + 4) for k in range(20)])
+    assert next(batches)["label"].tolist() == [0, 1, 2, 3]
+    assert next(batches)["label"].tolist() == [4, 5, 6, 7]
+    with pytest.raises(OSError, match="Input/output error"):
+        next(batches)
+    made.close()
+
+
+def test_closing_after_an_error_in_a_memory_map(shards):
+    made = loader(shards, 4)
+    with pytest.raises(IndexError):
+        next(made.batches([np.array([1, 2, 3, 5000])]))
+    made.close()
+    made = loader(shards, 4)
+    with pytest.raises(Exception):  # noqa: B017,PT011 - a batch that does not fit its buffer, of whatever kind
+        next(made.batches([np.arange(5)]))
+    made.close()
