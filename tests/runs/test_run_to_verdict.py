@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from runs.conftest import Command, dataset, environment
 
@@ -99,3 +101,28 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_once_before_anything_is_
     assert done.returncode == 2
     assert done.stderr.count("error: train.global_batch=16 cannot be shared evenly by 3 ranks") == 1
     assert not sciml.results.exists()
+
+
+def test_io_and_comm_measure_parts_of_a_run_on_their_own(sciml: Command, tmp_path: Path) -> None:
+    figures = {}
+    for command in ("io", "comm"):
+        arguments = [command, *sciml.arguments("--json", str(tmp_path / f"{command}.json"))]
+        done = subprocess.run(
+            ["mpirun", "-n", "2", sys.executable, "-m", "sciml_hpc", *arguments],
+            cwd=sciml.place, env=environment(), capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        figures[command] = json.loads((tmp_path / f"{command}.json").read_text())
+    cold, warm = figures["io"]["cold"], figures["io"]["warm"]
+    epoch_bytes = 128 * (9 * 4 + 1) * 32 * 32  # every training sample once: nine float32 channels and a mask
+    assert cold["app_read_bytes"] == warm["app_read_bytes"] == epoch_bytes
+    if cold["cache_state"] == "cold":  # not where the temporary directory is memory
+        assert cold["device_read_bytes"] >= 0.9 * epoch_bytes
+    assert warm["device_read_bytes"] == 0
+    by = {row["by"] for row in figures["comm"]}
+    assert by == {"horovod (MPI)", "plain MPI"}
+    assert all(row["correct"] for row in figures["comm"])
+    gradients = {row["bytes"] for row in figures["comm"] if row["gradient"]}
+    assert len(gradients) == 1
+    for row in figures["comm"]:  # nccl-tests: 2(n - 1)/n = 1 for two ranks
+        assert row["busbw_bytes_per_s"] == pytest.approx(row["bytes"] / row["time_median_s"])
