@@ -150,6 +150,7 @@ class Training:
             self._done = [Epoch(**e) for e in self.start.history["epochs"]]
             self._losses = self.start.history["step_losses"]
         self.engine.broadcast(self.model, self.optimizer)
+        self._flag = signals.StopFlag(self.world)
 
     def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
@@ -166,10 +167,9 @@ class Training:
         `saver` writes checkpoints (rank 0; None elsewhere). Raises RunFault on all ranks if a loss is not finite,
         naming epoch, step, rank and host.
         """
-        self._flag = signals.StopFlag(self.world)
         try:
             for epoch in range(self.start.epoch, self.config.train.epochs + 1):
-                done = self._train(epoch, observer, saver)
+                done = self.train_epoch(epoch, observer, saver)
                 if isinstance(done, int):
                     return self._interrupted(epoch, done)
                 self._evaluate(done, observer)
@@ -191,7 +191,7 @@ class Training:
         self.train_loader.close()
         self.eval_loader.close()
 
-    def _train(self, epoch: int, observer: Observer, saver: checkpoint.Checkpointer | None) -> Epoch | int:
+    def train_epoch(self, epoch: int, observer: Observer, saver: checkpoint.Checkpointer | None) -> Epoch | int:
         """The steps of an epoch; if a signal ended it (a checkpoint was then written), the number of steps done."""
         import torch
 
