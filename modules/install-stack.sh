@@ -111,7 +111,7 @@ wheel_key() { # NAME-VERSION [TORCH-IDENTITY]: the name of the folder a compiled
     mpi=$(mpi_identity)
     abi=$(python_abi "$PYTHON")
     printf '%s-%s%s-%s-%s\n' "$1" "${2:+torch_${2%% *}-}" "${mpi%% *}" "$abi" \
-        "$(printf '%s\n' "$mpi" "${2-}" "$(options)" "$(declare -f build_mpi4py build_horovod make_relocatable)" | digest)"
+        "$(printf '%s\n' "$mpi" "${2-}" "$(options)" "$(declare -f "build_${1%%-*}" make_relocatable)" | digest)"
 }
 
 stamp() { # changes whenever there is something to do
