@@ -124,7 +124,13 @@ def _print_dataset(name: str, entry: Dataset) -> None:
     if entry.origin.kind == "files":
         rows.insert(2, ("get it with", entry.origin.get))
     for label, value in rows:
-        print(textwrap.fill(str(value), WIDTH, initial_indent=f"{label:12}", subsequent_indent=" " * 12))
+        print(
+            f"{label:12}{value}"  # a command is not broken
+            if label == "get it with"
+            else textwrap.fill(
+                str(value), WIDTH, initial_indent=f"{label:12}", subsequent_indent=" " * 12, break_on_hyphens=False
+            )
+        )
 
 
 def _origin(entry: Dataset) -> str:
