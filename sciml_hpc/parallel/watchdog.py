@@ -28,14 +28,18 @@ SILENCE_S = 40.0
 """A neighbour not heard for so long counts as lost; with the spreading of the word, all are gone in under 60 s."""
 GRACE_S = 2.0
 """Time between sending word on and ending, in which rank 0 writes the end of the log."""
+LOOK_S = 0.5
+"""So long the last rank looks whether rank 0 is gone, before it leaves it to rank 0 to tell the user."""
 CONNECT_S = 10.0
+STRANGER_S = 1.0
+"""Time in which who connects must say that it is one of this job's ranks."""
 
 
 class Watchdog:
     """Watches the neighbours of this rank in the ring; `report` is what a rank does when it learns of a fault.
 
     `report(message, speaks)` is called once, in the watchdog's thread; `speaks` is true on the one rank that is to tell
-    the user (rank 0, or the neighbour of a lost rank 0). Afterwards the process ends with status 3.
+    the user (rank 0, or the last one when rank 0 is gone). Afterwards the process ends with status 3.
 
     `unavailable` is the reason why nothing is watched (no TCP between nodes, say), or None. Costs two sockets and two
     messages of a few bytes every 3 s per rank; the ring is set up with two point-to-point messages and a reduction.
@@ -58,7 +62,9 @@ class Watchdog:
 
     def abort(self, message: str) -> None:
         """End the whole job with `message`: called by a rank that cannot go on. Does not return."""
-        self._end(message, speaks=self._world.is_root, source=None)
+        self._end(message, source=None)
+        time.sleep(2 * GRACE_S)  # the watchdog's own thread is ending this process already
+        os._exit(FAULT)
 
     def close(self) -> None:
         """The run came to its end on this rank: its silence from now on is no fault."""
@@ -105,9 +111,10 @@ class Watchdog:
         deadline = time.monotonic() + CONNECT_S
         while time.monotonic() < deadline:
             connection, _ = server.accept()
-            connection.settimeout(CONNECT_S)
-            if connection.recv(len(token), socket.MSG_WAITALL) == token.encode():
-                return connection
+            connection.settimeout(STRANGER_S)
+            with contextlib.suppress(OSError):
+                if connection.recv(len(token), socket.MSG_WAITALL) == token.encode():
+                    return connection
             connection.close()  # not one of ours
         raise TimeoutError("timed out")
 
@@ -124,6 +131,8 @@ class Watchdog:
                 for key, _ in ready.select(timeout=max(0.0, beat - now)):
                     if key.fileobj is not self._wake[0] and not self._read(key.fileobj):
                         ready.unregister(key.fileobj)
+                if time.monotonic() - now > SILENCE_S / 2:  # this process itself was stopped, maybe the whole job
+                    self._heard = dict.fromkeys(self._heard, time.monotonic())
                 for end, heard in self._heard.items():
                     if end not in self._done and time.monotonic() - heard > SILENCE_S:
                         self._lost(end, f"no sign of life for {SILENCE_S:.0f} s")
@@ -144,28 +153,45 @@ class Watchdog:
             if line == b"bye":
                 self._done.add(end)
             elif line.startswith(b"abort "):
-                message, speaker = json.loads(line[6:])
-                self._end(message, speaks=self._world.rank == speaker, source=end)
+                self._end(json.loads(line[6:]), source=end)
         return True
 
     def _lost(self, end: socket.socket, how: str) -> None:
         rank, host = self._names[end]
-        self._end(f"rank {rank} on {host} was lost ({how})", speaks=False, source=end, lost=rank)
+        self._end(f"rank {rank} on {host} was lost ({how})", source=end)
 
-    def _end(self, message: str, speaks: bool, source: socket.socket | None, lost: int | None = None) -> None:
+    def _end(self, message: str, source: socket.socket | None) -> None:
         with self._lock:
             if self._ended:
                 return
             self._ended = True
-        speaker = 0
-        if lost == 0:
-            speaker = 1
-        self._send("abort " + json.dumps([message, speaker]), but=source)
+        world = self._world
+        self._send("abort " + json.dumps(message), but=source)
+        speaks = world.is_root or self.unavailable is not None
+        if world.rank == world.size - 1 and not speaks:
+            speaks = any(self._root_is_gone() or time.sleep(LOOK_S / 10) for _ in range(10))
         try:
-            self._report(message, speaks or self._world.rank == speaker)
+            self._report(message, speaks)
         finally:
             time.sleep(GRACE_S)
+            if self.unavailable is not None:
+                world.comm.Abort(FAULT)
             os._exit(FAULT)
+
+    def _root_is_gone(self) -> bool:
+        """Whether rank 0, this rank's neighbour, has ended or missed two beats: with its whole node, say."""
+        for end, (rank, _) in self._names.items():
+            if rank == 0:
+                end.setblocking(False)  # everything has been said already
+                try:
+                    while end.recv(65536):
+                        pass
+                except BlockingIOError:
+                    return time.monotonic() - self._heard[end] > 2 * BEAT_S
+                except OSError:
+                    pass
+                return True
+        return False
 
     def _send(self, text: str, but: socket.socket | None) -> None:
         for end in self._names:
