@@ -32,7 +32,7 @@ test: setup
 lint: setup
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
-	@if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' '*.sbatch' .ci/run | xargs -0 shellcheck; \
+	@if command -v shellcheck >/dev/null; then git grep -lz '^#!/bin/bash' | xargs -0 shellcheck; \
 	else echo "shellcheck is not installed: shell scripts not checked"; fi
 
 clean:
