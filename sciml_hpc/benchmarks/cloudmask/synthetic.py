@@ -119,7 +119,7 @@ class _Dice:
     def normal(self, *shape: int) -> np.ndarray:
         """Independent normal variates, float32; without arguments one per pixel."""
         shape = shape or self.shape
-        return _quantiles()[np.frombuffer(self.rng.bytes(2 * int(np.prod(shape))), "<u2")].reshape(shape)
+        return _quantiles().take(self.rng.integers(0, 65536, shape, dtype=np.uint16), mode="wrap")
 
     def field(self, slope: float, stretch: float = 1.0, outer_km: float = np.inf) -> np.ndarray:
         """A Gaussian field of variance 1 and spectral density (k² + outer⁻²)^(−slope/2), without mean, periodic."""
