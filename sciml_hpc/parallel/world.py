@@ -67,19 +67,22 @@ class World:
         return self.local_rank == 0
 
     def once(self, work: Callable[[], T]) -> T:
-        """Do `work` on rank 0 and give its result to all; a UserError it raises is raised on all ranks.
+        """Do `work` on rank 0 and give its result to all; a UserError or RunFault it raises is raised on all ranks, an
+        OSError as a RunFault.
 
         One broadcast: O(log ranks).
         """
-        outcome: tuple[bool, Any] = (True, None)
+        outcome: tuple[Any, UserError | RunFault | None] = (None, None)
         if self.is_root:
             try:
-                outcome = (True, work())
-            except UserError as error:
-                outcome = (False, str(error))
-        ok, value = self.comm.bcast(outcome)
-        if not ok:
-            raise UserError(value)
+                outcome = (work(), None)
+            except (UserError, RunFault) as error:
+                outcome = (None, error)
+            except OSError as error:
+                outcome = (None, RunFault(f"rank {self.rank} on {self.host}: {error}"))
+        value, failure = self.comm.bcast(outcome)
+        if failure is not None:
+            raise failure
         return value
 
     def together(self, work: Callable[[], T]) -> T:

@@ -38,7 +38,7 @@ def job(tmp_path) -> Iterator[Callable[..., Job]]:
         each.close()
 
 
-@pytest.mark.parametrize(("ranks", "lost"), [(2, 1), (2, 0), (3, 1), (5, 4), (5, 0)])
+@pytest.mark.parametrize(("ranks", "lost"), [(2, 1), (3, 1), (5, 0)])
 def test_a_killed_rank_ends_all_others_and_is_named_once(job, ranks: int, lost: int):
     running = job(ranks)
     when = running.kill(lost)
@@ -52,7 +52,7 @@ def test_a_killed_rank_ends_all_others_and_is_named_once(job, ranks: int, lost: 
     assert max(t for t, _, _ in reports.values()) - when < 5
 
 
-@pytest.mark.parametrize("lost", [(0, 1), (0, 1, 2), (2, 3), (1, 3)])
+@pytest.mark.parametrize("lost", [(0, 1, 2), (2, 3), (1, 3)])
 def test_a_whole_node_lost(job, lost: tuple[int, ...]):
     running = job(5)
     running.kill(*lost)

@@ -1,0 +1,208 @@
+"""Gradients averaged, weights and optimiser state the same everywhere: Horovod against numpy and torch."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from worlds import alone
+
+from sciml_hpc.config import Communication
+from sciml_hpc.errors import UserError
+from sciml_hpc.parallel import engine as engines
+from sciml_hpc.parallel.horovod import HorovodEngine
+from sciml_hpc.parallel.world import World
+
+pytest_plugins = ["mpi_fixtures"]
+
+
+def network(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    first = torch.nn.Linear(6, 5, bias=False)  # a bias here would have no gradient but rounding, which Adam magnifies
+    return torch.nn.Sequential(first, torch.nn.BatchNorm1d(5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+
+
+def batch(rank: int, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1000 * step + rank)
+    return torch.randn(7, 6, generator=generator), torch.randn(7, 2, generator=generator)
+
+
+def gradients(model: torch.nn.Module, rank: int, step: int = 0) -> list[np.ndarray]:
+    model = copy.deepcopy(model)
+    model.zero_grad()
+    x, y = batch(rank, step)
+    (model(x) - y).square().mean().backward()
+    return [p.grad.numpy().astype(np.float64) for p in model.parameters()]
+
+
+def weights(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def same_everywhere(world: World, value: object) -> bool:
+    import pickle
+
+    return len(set(world.comm.allgather(pickle.dumps(value)))) == 1
+
+
+def train(optimizer: torch.optim.Optimizer, model: torch.nn.Module, rank: int, steps: range) -> None:
+    for step in steps:
+        x, y = batch(rank, step)
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+
+
+# --- the engine that a configuration names -------------------------------------------------------------------------
+
+
+def test_single_is_one_process_and_does_nothing():
+    engine = engines.start(Communication(engine="single"), alone())
+    assert (engine.name, engine.version, engine.operations) == ("single", "none", "none")
+    model = network(1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = weights(model)
+    engine.broadcast(model, optimizer)
+    assert engine.wrap(optimizer, model) is optimizer
+    assert all(np.array_equal(before[k], v) for k, v in weights(model).items())
+    tensor = torch.tensor([1.0, 2.0])
+    total = engine.allreduce(tensor)
+    assert torch.equal(total, tensor)
+    assert total.data_ptr() != tensor.data_ptr()
+    engine.close()
+
+
+def test_single_is_refused_with_several_ranks():
+    with pytest.raises(UserError, match=r"communication.engine=single is for one process; there are 2 ranks"):
+        engines.start(Communication(engine="single"), SimpleNamespace(size=2))
+
+
+def test_horovod_that_is_not_installed_is_an_error_never_another_engine(monkeypatch):
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    with pytest.raises(UserError, match=r"Horovod with PyTorch is not installed .*communication.engine=single"):
+        engines.start(Communication(), alone())
+
+
+@pytest.mark.parametrize(("built", "size"), [(True, 1), (False, 3)])
+def test_a_horovod_that_does_not_see_the_ranks_is_refused(monkeypatch, built: bool, size: int):
+    hvd = SimpleNamespace(init=lambda: None, mpi_built=lambda: built, size=lambda: size)
+    package = SimpleNamespace(torch=hvd, __version__="0")
+    monkeypatch.setitem(sys.modules, "horovod", package)
+    monkeypatch.setitem(sys.modules, "horovod.torch", hvd)
+    with pytest.raises(UserError, match=rf"this Horovod sees {size} ranks where MPI has 3; .*HOROVOD_WITH_MPI=1"):
+        HorovodEngine(Communication(), SimpleNamespace(size=3))
+
+
+# --- Horovod -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.mpi
+def test_who_it_is(horovod):
+    import horovod as package
+
+    assert (horovod.name, horovod.version, horovod.operations) == ("horovod", package.__version__, "MPI")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_allreduce_is_the_sum_and_leaves_its_argument(horovod, world, dtype):
+    tensor = torch.arange(5, dtype=dtype) + world.rank
+    before = tensor.clone()
+    total = horovod.allreduce(tensor)
+    n = world.size
+    assert total.dtype == dtype
+    assert torch.equal(total, torch.arange(5, dtype=dtype) * n + n * (n - 1) // 2)
+    assert torch.equal(tensor, before)
+
+
+@pytest.mark.mpi
+def test_a_step_uses_the_mean_of_all_ranks_gradients(horovod, world):
+    model = network(3)
+    optimizer = horovod.wrap(torch.optim.SGD(model.parameters(), lr=0.5), model)
+    horovod.broadcast(model, optimizer)
+    before = [p.detach().numpy().astype(np.float64) for p in model.parameters()]
+    every = [gradients(model, rank) for rank in range(world.size)]
+    expected = [p - 0.5 * np.mean(g, axis=0) for p, g in zip(before, zip(*every, strict=True), strict=True)]
+    train(optimizer, model, world.rank, range(1))
+    for parameter, value in zip(model.parameters(), expected, strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=2e-6, atol=2e-7)
+    assert same_everywhere(world, [p.detach().numpy() for p in model.parameters()])
+
+
+@pytest.mark.mpi(min_size=2)
+def test_gradients_may_travel_as_fp16(horovod, world, monkeypatch):
+    model = network(3)
+    every = [gradients(model, rank) for rank in range(world.size)]
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    monkeypatch.setattr(horovod, "_compression", horovod._hvd.Compression.fp16)
+    optimizer = horovod.wrap(torch.optim.SGD(model.parameters(), lr=1.0), model)
+    train(optimizer, model, world.rank, range(1))
+    steps = [b - p.detach().numpy() for b, p in zip(before, model.parameters(), strict=True)]
+    means = [np.mean(g, axis=0) for g in zip(*every, strict=True)]
+    for step, mean in zip(steps, means, strict=True):
+        np.testing.assert_allclose(step, mean, rtol=2e-3, atol=1e-4)
+    assert any(np.abs(s - m).max() > 1e-6 for s, m in zip(steps, means, strict=True))  # it was not fp32
+
+
+@pytest.mark.mpi
+def test_all_ranks_get_rank_0s_weights_and_buffers(horovod, world):
+    model = network(10 + world.rank)
+    model[1].running_mean += world.rank
+    model[1].num_batches_tracked += world.rank
+    horovod.broadcast(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    expected = weights(network(10))
+    assert all(np.array_equal(expected[name], value) for name, value in weights(model).items())
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.SGD])
+def test_broadcasting_does_not_count_as_a_step_of_the_optimiser(horovod, world, kind):
+    """Horovod's own broadcast_optimizer_state makes a step with zero gradients: weights decay, Adam counts it."""
+    more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    model, reference = network(4), network(4)
+    optimizer = horovod.wrap(kind(model.parameters(), lr=0.01, weight_decay=0.3, **more), model)
+    horovod.broadcast(model, optimizer)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(model).values(), weights(reference).values(), strict=True))
+    assert len(optimizer.state_dict()["state"]) == 0
+
+    plain = kind(reference.parameters(), lr=0.01, weight_decay=0.3, **more)
+    for step in range(3):  # plain torch on the mean of all ranks' gradients
+        every = [gradients(reference, rank, step) for rank in range(world.size)]
+        for parameter, parts in zip(reference.parameters(), zip(*every, strict=True), strict=True):
+            parameter.grad = torch.from_numpy(np.mean(parts, axis=0)).float()
+        plain.step()
+        train(optimizer, model, world.rank, range(step, step + 1))
+        for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+            np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-5)
+    if kind is not torch.optim.SGD:
+        assert {float(s["step"]) for s in optimizer.state_dict()["state"].values()} == {3.0}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adamax, torch.optim.SGD])
+def test_a_restored_state_comes_to_all_ranks_and_training_goes_on_as_if_it_had_not_stopped(horovod, world, kind):
+    more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+
+    def fresh(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = network(seed)
+        return model, horovod.wrap(kind(model.parameters(), lr=0.01, **more), model)
+
+    model, optimizer = fresh(5)
+    horovod.broadcast(model, optimizer)
+    train(optimizer, model, world.rank, range(4))
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(optimizer, model, world.rank, range(4, 7))
+
+    again, resumed = fresh(50 + world.rank)
+    if world.is_root:  # only rank 0 reads the checkpoint
+        again.load_state_dict(saved[0])
+        resumed.load_state_dict(saved[1])
+    horovod.broadcast(again, resumed)
+    train(resumed, again, world.rank, range(4, 7))
+    parameters = [name for name, _ in model.named_parameters()]
+    assert all(np.array_equal(weights(model)[name], weights(again)[name]) for name in parameters)
+    assert same_everywhere(world, [weights(again)[name] for name in parameters])
