@@ -157,7 +157,7 @@ def test_the_lstm_layer_is_the_formula() -> None:
     weights = [p.detach().numpy() for p in (layer.kernel, layer.recurrent, layer.bias)]
     for step in range(4):
         gates = weights[0] @ x[0, step].numpy() + weights[1] @ state + weights[2]
-        enter, keep, candidate, leave = gates.reshape(4, 2)
+        enter, keep, leave, candidate = gates.reshape(4, 2)
         cell = sigmoid(keep) * cell + sigmoid(enter) * selu(candidate)
         state = sigmoid(leave) * selu(cell)
         np.testing.assert_allclose(layer(x)[0, step].detach().numpy(), state, atol=1e-12)

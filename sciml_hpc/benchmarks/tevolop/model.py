@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 OUTPUTS = 24
 DROPOUT = 0.2
-"""Of LSTM inputs, LSTM states and encoder layers (notebook FFFFWNPF-EARTHQDGX-Transformer1)."""
+"""Published dropout of LSTM inputs, LSTM states and encoder layers (notebook FFFFWNPF-EARTHQDGX-Transformer1)."""
 
 
 def dense(inputs: int, outputs: int) -> nn.Linear:
@@ -28,28 +28,30 @@ class SeluLSTM(nn.Module):
     `torch.nn.LSTM` has neither (nor a single bias, which the published parameter count needs), so time is a loop here.
     """
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, inputs: int, units: int, dropout: float) -> None:
         super().__init__()
-        self.units = units
+        self.units, self.dropout = units, dropout
         self.kernel = nn.Parameter(nn.init.xavier_uniform_(torch.empty(4 * units, inputs)))
         self.recurrent = nn.Parameter(nn.init.orthogonal_(torch.empty(4 * units, units)))
         bias = torch.zeros(4 * units)
-        bias[units : 2 * units] = 1  # the forget gate opens
+        bias[units : 2 * units] = 1  # in the order input, forget, output, candidate: the forget gate opens
         self.bias = nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, time, inputs) to the hidden states (n, time, units)."""
-        if self.training:
-            x = x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), DROPOUT)
+        dropped = self.training and self.dropout > 0
+        if dropped:
+            x = x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), self.dropout)
         driven = F.linear(x, self.kernel, self.bias)
         state = cell = driven.new_zeros(len(x), self.units)
-        mask = F.dropout(torch.ones_like(state), DROPOUT, self.training)
-        states = []
+        mask = F.dropout(torch.ones_like(state), self.dropout) if dropped else None
+        recurrent, states = self.recurrent.T, []
         for step in driven.unbind(1):
-            gates = step + F.linear(state * mask, self.recurrent)
-            enter, keep, candidate, leave = gates.chunk(4, -1)
-            cell = keep.sigmoid() * cell + enter.sigmoid() * F.selu(candidate)
-            state = leave.sigmoid() * F.selu(cell)
+            gates = torch.addmm(step, state if mask is None else state * mask, recurrent)
+            opened, candidate = gates[:, : 3 * self.units].sigmoid(), F.selu(gates[:, 3 * self.units :])
+            enter, keep, leave = opened.chunk(3, -1)
+            cell = torch.addcmul(keep * cell, enter, candidate)
+            state = leave * F.selu(cell)
             states.append(state)
         return torch.stack(states, 1)
 
@@ -57,9 +59,9 @@ class SeluLSTM(nn.Module):
 class RecurrentHead(nn.Module):
     """Two LSTM layers, of whose last state a dense layer and a linear one make the outputs."""
 
-    def __init__(self, inputs: int, units: int, width: int) -> None:
+    def __init__(self, inputs: int, units: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(SeluLSTM(inputs, units), SeluLSTM(units, units))
+        self.layers = nn.Sequential(SeluLSTM(inputs, units, dropout), SeluLSTM(units, units, dropout))
         self.dense, self.output = dense(units, width), dense(width, OUTPUTS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,10 +72,10 @@ class RecurrentHead(nn.Module):
 class LSTM(nn.Module):
     """Dense 128, LSTM 48 twice, dense 128, 24 outputs: 65,560 parameters with 27 inputs and width 128."""
 
-    def __init__(self, inputs: int, width: int = 128) -> None:
+    def __init__(self, inputs: int, width: int = 128, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.embed = dense(inputs, width)
-        self.head = RecurrentHead(width, 3 * width // 8, width)
+        self.head = RecurrentHead(width, 3 * width // 8, width, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, locations, time, inputs) to (batch, locations, 24); locations do not see each other."""
@@ -107,11 +109,11 @@ class SpaceTimeAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention and a feed-forward network, each followed by dropout, addition of its input and normalisation."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
         self.attention = SpaceTimeAttention(inputs, width)
         self.feed_forward = nn.Sequential(dense(2 * width, 4 * width), nn.SELU(), dense(4 * width, 2 * width))
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = nn.Dropout(dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(2 * width, eps=1e-6) for _ in range(2))
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
@@ -131,13 +133,14 @@ class ScienceTransformer(nn.Module):
 
     LAYERS = 4
 
-    def __init__(self, inputs: int, width: int = 128) -> None:
+    def __init__(self, inputs: int, width: int = 128, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.embed = dense(inputs, width)
-        self.dropout = nn.Dropout(DROPOUT)
-        self.encoder = nn.ModuleList(EncoderLayer(width if k == 0 else 2 * width, width) for k in range(self.LAYERS))
+        self.dropout = nn.Dropout(dropout)
+        widths = [width] + [2 * width] * (self.LAYERS - 1)
+        self.encoder = nn.ModuleList(EncoderLayer(w, width, dropout) for w in widths)
         self.merge = dense(3 * width, width)
-        self.head = RecurrentHead(width, width // 2, width)
+        self.head = RecurrentHead(width, width // 2, width, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, locations, time, inputs) to (batch, locations, 24)."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 DROPOUT = 0.1
+"""Published dropout."""
 HEADS = 4
 NORM_EPSILON = 1e-3
 """As the original's framework has it by default."""
@@ -137,7 +138,9 @@ class TargetHead(nn.Module):
 class TFT(nn.Module):
     """The whole network for `static`, `observed` and `known` inputs and a number of targets."""
 
-    def __init__(self, static: int, observed: int, known: int, targets: int, width: int = 160) -> None:
+    def __init__(
+        self, static: int, observed: int, known: int, targets: int, width: int = 160, dropout: float = DROPOUT
+    ) -> None:
         super().__init__()
         self.embed_static = Dense(1, width, static)
         self.embed_observed, self.embed_known = Dense(1, width, observed), Dense(1, width, known)
@@ -150,14 +153,16 @@ class TFT(nn.Module):
         self.enrich = GatedResidual(width, width, context=True)
         self.attention = Attention(width)
         self.heads = nn.ModuleList(TargetHead(width) for _ in range(targets))
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
 
     def forward(self, static: Tensor, observed: Tensor, known: Tensor) -> Tensor:
         """(…, static), (…, seen, observed) and (…, seen + ahead, known) to (…, ahead, targets)."""
         lead, seen = static.shape[:-1], observed.shape[-2]
         static, observed, known = static.flatten(0, -2), observed.flatten(0, -3), known.flatten(0, -3)
-        selecting, enriching, state, cell = (
-            context(self.select_static(self.embed_static(static.unsqueeze(-1)))) for context in self.contexts
-        )
+        place = self.select_static(self.embed_static(static.unsqueeze(-1)))
+        selecting, enriching, state, cell = (context(place) for context in self.contexts)
         known_embedded = self.embed_known(known.unsqueeze(-1))
         past = torch.cat([self.embed_observed(observed.unsqueeze(-1)), known_embedded[:, :seen]], -2)
         steering = selecting.unsqueeze(1)
