@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,12 +85,15 @@ class Checkpointer:
 def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Restore model and optimiser from a checkpoint (on rank 0; the engine broadcasts them).
 
-    Only tensors and plain values are read, nothing is executed. Raises UserError if the file is missing, damaged or of
-    another model.
+    Only tensors and plain values are read, nothing is executed. Raises UserError if the file is missing, damaged (by
+    the checksums of its parts, which torch.load does not look at) or of another model.
     """
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {bad} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
@@ -97,7 +101,8 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from None
     except Exception as error:
-        raise UserError(f"checkpoint {path} is damaged or of another model: {str(error).splitlines()[0]}") from None
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"checkpoint {path} is damaged or of another model: {why}") from None
 
 
 def _copied(tree: Any) -> Any:

@@ -30,11 +30,11 @@ class LearningRate:
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int, global_batch: int) -> None:
-        ratio = global_batch / recipe.lr_reference_batch
+        ratio = max(1.0, global_batch / recipe.lr_reference_batch)
         scale = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[recipe.lr_scaling]
         self.peak = recipe.base_lr * scale
         self._recipe = recipe
-        self._start = recipe.warmup_from or min(recipe.base_lr, self.peak)
+        self._start = recipe.warmup_from or recipe.base_lr
         self._warmup = recipe.warmup_epochs * steps_per_epoch
         self._total = recipe.epochs * steps_per_epoch
         self.factor = 1.0
