@@ -126,9 +126,9 @@ def source_of(benchmark: type[Benchmark], name: str, dataset: Dataset, data: Pat
     if not isinstance(origin, Files):
         return benchmark.simulator(generator, dataset.samples, origin.seed)
     path = data / origin.path
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(
-            f"data set {name} is not there ({path} is no directory). A centre gets it with:\n  {origin.get}"
+            f"data set {name} is not there ({path} does not exist). A centre gets it with:\n  {origin.get}"
         )
     try:
         return benchmark.native(path, generator, dataset.samples, origin.seed)

@@ -22,7 +22,8 @@ def print_list(manifest: Path | None) -> int:
     for name in benchmarks.names():
         for kind in benchmarks.classes(name):
             print(f"{kind.name}{f' --task {kind.task}' if kind.task else ''}: {kind.title}")
-            presets = ", ".join(f"{p} ({preset.dataset})" for p, preset in kind.presets.items())
+            there = [f"{p} ({preset.dataset})" for p, preset in kind.presets.items() if preset.dataset in datasets]
+            presets = ", ".join(there) or "none: the manifest has no data set for it yet"
             print(textwrap.fill(presets, WIDTH, initial_indent="  presets: ", subsequent_indent=" " * 11))
             for key, entry in datasets.items():
                 if (entry.benchmark, entry.task) == (kind.name, kind.task):

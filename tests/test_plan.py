@@ -113,7 +113,7 @@ def test_the_source_of_simulated_and_of_published_samples(request_, toy, tmp_pat
 
     files = {"kind": "files", "path": "published", "get": "fetch toy"}
     published = manifest.Dataset.model_validate(entry() | {"origin": files})
-    with pytest.raises(UserError, match=r"published is no directory\). A centre gets it with:\n  fetch toy"):
+    with pytest.raises(UserError, match=r"published does not exist\). A centre gets it with:\n  fetch toy"):
         source_of(toy, "p", published, tmp_path)
     (tmp_path / "published").mkdir()
     toy.write_native(tmp_path / "published", generator_of(toy, "x", settled.dataset), {"train": 9, "validation": 2}, 7)
