@@ -127,9 +127,7 @@ def source_of(benchmark: type[Benchmark], name: str, dataset: Dataset, data: Pat
         return benchmark.simulator(generator, dataset.samples, origin.seed)
     path = data / origin.path
     if not path.exists():
-        raise UserError(
-            f"data set {name} is not there ({path} does not exist). A centre gets it with:\n  {origin.get}"
-        )
+        raise UserError(f"data set {name} is not there ({path} does not exist). A centre gets it with:\n  {origin.get}")
     try:
         return benchmark.native(path, generator, dataset.samples, origin.seed)
     except ValueError as error:

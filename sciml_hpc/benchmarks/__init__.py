@@ -17,9 +17,7 @@ def names() -> list[str]:
 def classes(name: str) -> tuple[type[Benchmark], ...]:
     """The benchmark classes of a folder, one per task; UserError naming the choices if there is no such benchmark."""
     if name not in names():
-        raise UserError(
-            f"unknown benchmark {name!r}{did_you_mean(name, names())}; there are: {', '.join(names())}"
-        )
+        raise UserError(f"unknown benchmark {name!r}{did_you_mean(name, names())}; there are: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").BENCHMARKS
 
 

@@ -26,6 +26,10 @@ class Engine(ABC):
         """Give every rank rank 0's parameters, buffers and optimiser state."""
 
     @abstractmethod
+    def broadcast_buffers(self, model: torch.nn.Module) -> None:
+        """Give every rank rank 0's buffers: running statistics, which each rank has gathered from its own samples."""
+
+    @abstractmethod
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
         """An optimiser whose `step` first averages the gradients over all ranks."""
 
@@ -46,6 +50,9 @@ class Single(Engine):
     operations = "none"
 
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: there is one rank."""
+
+    def broadcast_buffers(self, model: torch.nn.Module) -> None:
         """Nothing: there is one rank."""
 
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

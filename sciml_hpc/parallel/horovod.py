@@ -53,6 +53,11 @@ class HorovodEngine(Engine):
             optimizer.load_state_dict(state)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
 
+    def broadcast_buffers(self, model: torch.nn.Module) -> None:
+        """Give every rank rank 0's buffers: running statistics, which each rank has gathered from its own samples."""
+        if buffers := dict(model.named_buffers()):
+            self._hvd.broadcast_parameters(buffers, root_rank=0)
+
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Horovod's DistributedOptimizer around `optimizer`: all-reduce overlaps the backward pass."""
         return self._hvd.DistributedOptimizer(

@@ -94,9 +94,7 @@ def staging(report: Mapping[str, Any], per_node_s: Sequence[float], data_bytes: 
     }
 
 
-def compute(
-    counted: Mapping[str, Any] | None, samples_per_s: float | None, ranks: int, device: str
-) -> dict[str, Any]:
+def compute(counted: Mapping[str, Any] | None, samples_per_s: float | None, ranks: int, device: str) -> dict[str, Any]:
     """`flop_per_s` of the job (operations per sample × samples per second), and per rank its share of two ceilings:
     the one measured on the device, and the datasheet's where the device is in the table (else null, never a guess).
     """

@@ -263,6 +263,7 @@ class Training:
     def _evaluate(self, done: Epoch, observer: Observer) -> None:
         observer.eval_start(done.epoch)
         begin = time.perf_counter()
+        self.engine.broadcast_buffers(self.model)  # so that all ranks evaluate one model, the one a checkpoint holds
         done.metrics = evaluate.evaluate(
             self.benchmark, self.model, self.eval_loader, self.eval_batches, self.world, self.autocast
         )

@@ -67,6 +67,7 @@ def test_single_is_one_process_and_does_nothing():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = weights(model)
     engine.broadcast(model, optimizer)
+    engine.broadcast_buffers(model)
     assert engine.wrap(optimizer, model) is optimizer
     assert all(np.array_equal(before[k], v) for k, v in weights(model).items())
     tensor = torch.tensor([1.0, 2.0])
@@ -156,6 +157,18 @@ def test_all_ranks_get_rank_0s_weights_and_buffers(horovod, world):
     horovod.broadcast(model, torch.optim.SGD(model.parameters(), lr=0.1))
     expected = weights(network(10))
     assert all(np.array_equal(expected[name], value) for name, value in weights(model).items())
+
+
+@pytest.mark.mpi
+def test_buffers_alone_can_be_broadcast(horovod, world):
+    model = network(10)
+    model[1].running_mean += world.rank + 1
+    with torch.no_grad():
+        model[3].bias += world.rank
+    horovod.broadcast_buffers(model)
+    assert torch.equal(model[1].running_mean, torch.ones(5))
+    assert torch.equal(model[3].bias, network(10)[3].bias + world.rank)
+    horovod.broadcast_buffers(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.mpi

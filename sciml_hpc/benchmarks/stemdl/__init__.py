@@ -62,6 +62,26 @@ class ReconstructionRecipe(base.Recipe):
     """Potential that is 1 at the network's output: of the order of the potential's own variation."""
 
 
+_NARROW_CLASSIFIER: Mapping[str, object] = {
+    "blocks": (1, 1, 1),
+    "width": 16,
+    "logit_dropout": 0.0,
+    "erasing": 0.0,
+    "base_lr": 2e-3,
+    "schedule": "cosine",
+}
+"""What the embedded sizes change so that a few hundred steps on two cores reach their targets."""
+
+_NARROW_INVERTER: Mapping[str, object] = {
+    "growth": 16,
+    "global_batch": 16,
+    "lr_reference_batch": 16,
+    "base_lr": 2e-3,
+    "schedule": "cosine",
+}
+"""The same for reconstruction."""
+
+
 class Classification(base.Benchmark):
     """Space group of a crystal from three CBED patterns."""
 
@@ -89,7 +109,12 @@ class Classification(base.Benchmark):
     )
     Recipe = ClassificationRecipe
     Generator = ClassificationGenerator
-    presets: ClassVar[Mapping[str, Preset]] = {}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "tiny": Preset("stemdl-tiny", {**_NARROW_CLASSIFIER, "blocks": (1, 1), "epochs": 12}),
+        "small": Preset("stemdl-small", {**_NARROW_CLASSIFIER, "epochs": 12}),
+        "node": Preset("stemdl-node", {"global_batch": 256, "epochs": 30, "warmup_epochs": 1.0, "schedule": "cosine"}),
+        "full": Preset("stemdl-ornl", {"global_batch": 1920, "warmup_epochs": 5.0, "schedule": "cosine"}),
+    }
 
     @classmethod
     def simulator(cls, generator: ClassificationGenerator, samples: Mapping[str, int], seed: int) -> Source:
@@ -178,7 +203,12 @@ class Reconstruction(base.Benchmark):
     )
     Recipe = ReconstructionRecipe
     Generator = ReconstructionGenerator
-    presets: ClassVar[Mapping[str, Preset]] = {}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "tiny": Preset("stemdl-scan-tiny", {**_NARROW_INVERTER, "down": (1, 1, 1), "bottom": 2, "epochs": 24}),
+        "small": Preset("stemdl-scan-small", {**_NARROW_INVERTER, "down": (1, 1, 1), "bottom": 2, "epochs": 24}),
+        "node": Preset("stemdl-scan-node", {"global_batch": 32, "epochs": 60, "schedule": "cosine"}),
+        "full": Preset("stemdl-scan-olcf", {"global_batch": 96, "epochs": 30, "schedule": "cosine"}),
+    }
 
     @classmethod
     def simulator(cls, generator: ReconstructionGenerator, samples: Mapping[str, int], seed: int) -> Source:

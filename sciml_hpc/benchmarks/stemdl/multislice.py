@@ -35,7 +35,7 @@ class Projection:
     """A crystal seen along a lattice direction: a 2-D lattice that repeats every `period_A` along the beam.
 
     Slices are layers parallel to a lattice plane, which an oblique cell inclines to the beam. In such coordinates the
-    paraxial equation has a further term of relative size λ|k| tan(inclination), below 2 % here, which is dropped.
+    paraxial equation has a further term of relative size λ|k| tan(inclination), below 2 % along an edge; it is dropped.
     """
 
     basis: np.ndarray

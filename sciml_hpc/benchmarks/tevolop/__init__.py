@@ -82,8 +82,8 @@ class TEvolOp(Benchmark):
     Recipe = Recipe
     Generator = Generator
     # Sizes and rates on embedded data are ours. Those on the published files are the publisher's, at his batch: 64
-    # windows of a location for the TFT, here 100 (one sample); 400 for the others (four). The batch itself is 8, so that
-    # a node of 8 GPUs can share it, and the rate grows with it.
+    # windows of a location for the TFT, here 100 (one sample); 400 for the others (four). The batch itself is 8, so
+    # that a node of 8 GPUs can share it, and the rate grows with it.
     presets: ClassVar[Mapping[str, Preset]] = {
         "tiny": Preset(
             "tevolop-tiny",
