@@ -133,7 +133,7 @@ def test_a_mistake_in_set_is_named(toy, assignment: str, parts: list[str]):
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ("train: {epochs: -3}", ["c.yaml: epochs: found -3", "greater than 0"]),
+        ("train: {epochs: -3}", ["c.yaml: train.epochs: found -3", "greater than 0"]),
         ("trian: {epochs: 3}", ["c.yaml: unknown key 'trian.epochs'", "did you mean 'train.epochs'?"]),
         ("train: {epochs: 3", ["c.yaml: not YAML"]),
         ("- 1\n- 2", ["c.yaml: must be a mapping of configuration keys; found list"]),
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read(toy, tmp_path):
 
 
 def test_a_mistake_in_an_option_and_several_at_once(toy, tmp_path):
-    assert mistake(toy, options={"train.epochs": -1}).startswith("command line: epochs: found -1; ")
+    assert mistake(toy, options={"train.epochs": -1}).startswith("command line: train.epochs: found -1; ")
     file = write(tmp_path / "c.yaml", {"train": {"epochs": "x"}})
     text = mistake(toy, file=file, assignments=["train.dropout=2"])
     assert len(text.splitlines()) == 2
