@@ -41,7 +41,8 @@ class Recipe(base.Recipe):
     """Dropout after every hidden layer."""
     eval_dropout: bool = False
     """Whether dropout stays on at evaluation, as in the published reference, whose validation loss (and so the official
-    target) is therefore that of a randomly thinned network."""
+    target) is that of a randomly thinned network. It is not a handicap: a network trained with dropout 0.1 after eleven
+    layers gives biased values without it, of better correlation but larger squared error."""
 
 
 class Generator(Settings):
@@ -66,17 +67,19 @@ class Generator(Settings):
     and gives an AUC an error of about 0.04."""
 
 
-_NARROW: Mapping[str, object] = {
+_SIMULATED: Mapping[str, object] = {
     "width": 128,
-    "dropout": 0.0,  # eleven layers of dropout in a network this narrow cost more than they save
+    "dropout": 0.0,  # in few steps, dropout after eleven layers costs more than it saves
     "optimizer": "adam",
     "base_lr": 2e-4,
     "warmup_from": 1e-3,
+    "warmup_epochs": 8.0,
     "global_batch": 64,
     "lr_reference_batch": 64,
     "eval_batch": 256,
+    "epochs": 25,
 }
-"""What the embedded sizes change so that a few thousand steps on two cores reach their targets."""
+"""What the embedded sizes change so that a few thousand steps, not the published 660,000, reach their targets."""
 
 
 class Uno(base.Benchmark):
@@ -108,9 +111,9 @@ class Uno(base.Benchmark):
     Recipe = Recipe
     Generator = Generator
     presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset("uno-tiny", {**_NARROW, "epochs": 20, "warmup_epochs": 6.0}),
-        "small": Preset("uno-small", {**_NARROW, "epochs": 25, "warmup_epochs": 8.0}),
-        "node": Preset("uno-node", {"global_batch": 1024, "eval_batch": 1024, "epochs": 25}),
+        "tiny": Preset("uno-tiny", {**_SIMULATED, "epochs": 20, "warmup_epochs": 6.0}),
+        "small": Preset("uno-small", _SIMULATED),
+        "node": Preset("uno-node", {**_SIMULATED, "width": 1000, "global_batch": 512, "lr_reference_batch": 512}),
         "full": Preset("uno-top21", {"eval_dropout": True, "shuffle": False}),
     }
 

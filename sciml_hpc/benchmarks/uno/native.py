@@ -164,8 +164,8 @@ def _find(path: Path) -> Path:
 
 
 def _need_filters(path: Path, name: str, table: h5py.Dataset) -> None:
-    """ValueError if this HDF5 library lacks a filter of the table. pandas compressed the published file by Blosc with
-    the Snappy codec, which the package hdf5plugin brings (PyTables of today has no Snappy)."""
+    """ValueError if this HDF5 library lacks a filter of the table. CANDLE's script compresses by Blosc with the Snappy
+    codec, which the package hdf5plugin brings (PyTables' own wheels no longer have Snappy)."""
     plist = table.id.get_create_plist()
     for i in range(plist.get_nfilters()):
         code, _, _, label = plist.get_filter(i)
