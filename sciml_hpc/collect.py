@@ -82,7 +82,7 @@ def collect(
             "clock": figures.clock(offsets),
             "memory": peaks,
             "energy": energy | _per_sample(energy, epochs),
-            "inference": asdict(here.inference) if here.inference else None,
+            "inference": here.inference.record() if here.inference else None,
             "epochs": [asdict(e) for e in epochs],
             "metrics": epochs[-1].metrics if epochs else {},
         }

@@ -23,7 +23,7 @@ from sciml_hpc.plan import Request, settle
 from sciml_hpc.preparation import ready
 from sciml_hpc.recorder import Recorder, open_log
 from sciml_hpc.results import record
-from sciml_hpc.training import arithmetic, calibrate, infer
+from sciml_hpc.training import arithmetic, calibrate, explain, infer
 from sciml_hpc.training.checkpoint import Checkpointer
 from sciml_hpc.training.loop import Training
 
@@ -87,13 +87,14 @@ def run(request: Request, world: World, console: Console) -> int:
         inference = infer.measure(training, batches) if ended and batches else None
         calibration = calibrate.calibrate(training, steps) if ended and steps else None
 
-        operations = (
-            arithmetic.measure(training, config.measure.ceiling_s) if ended and config.measure.ceiling_s else None
-        )
+        ceiling_s = config.measure.ceiling_s
+        operations = arithmetic.measure(training, ceiling_s) if ended and ceiling_s else None
+        pictures = explain.pictures(training) if ended else ()
 
         # Record, and judge.
         here = Measured(outcome, staged.report, spent, inference, calibration, operations, clock, startup_s)
         measured = collect(world, job, config, index, staged, cache, here)
+        world.once(lambda: record.write_pictures(paths.pictures, pictures))
         return world.once(
             lambda: verdict.conclude(
                 paths, recorder, plan, job, description, outcome, measured, reference, startup_s, request.org

@@ -143,9 +143,9 @@ def broken(message: str, speaks: bool, recorder: Recorder, paths: record.Paths, 
 def summary(result: Mapping[str, Any], paths: record.Paths) -> list[str]:
     """The figures of a run, before the verdict."""
     time, io, staging, energy = (result[name] for name in ("time", "io", "staging", "energy"))
-    inference, comm = result["inference"], result["communication"]
+    inference, comm, throughput = result["inference"], result["communication"], result["throughput"]
     rows = [
-        ("throughput", "samples/s", result["throughput"]["samples_per_s"], result["throughput"]["samples_per_s_basis"]),
+        ("training", "samples/s", throughput["samples_per_s"], throughput["samples_per_s_basis"]),
         ("time to convergence", "s", time["time_to_convergence_s"], f"of which staging {time['staging_s']:.3f} s"),
         ("data stall", "of step", io["data_stall_fraction"], f"AU {_shown(io['au'])}; cache {io['cache_state']}"),
         ("read amplification", "×", staging["read_amplification"], f"staging mode {staging['staging_mode']}"),
@@ -163,7 +163,8 @@ def summary(result: Mapping[str, Any], paths: record.Paths) -> list[str]:
                 "inference",
                 "samples/s",
                 inference["all_ranks_samples_per_s"],
-                f"latency {inference['latency_p50_s']:.4g} s (p50), {inference['latency_p99_s']:.4g} s (p99)",
+                f"latency {inference['latency_p50_s']:.4g} s (p50), {inference['latency_p99_s']:.4g} s (p99); per sample "
+                f"{inference['inference_s_per_sample'] / throughput['train_s_per_sample']:.0%} of training's time",
             )
         )
     width = max(len(r[0]) for r in rows)

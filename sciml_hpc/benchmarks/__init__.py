@@ -1,4 +1,4 @@
-"""The benchmarks, found by their folders: adding one changes nothing here."""
+"""The benchmarks, found by their folders: adding one changes nothing here. The folder `em_denoise` is `em-denoise`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sciml_hpc.errors import UserError, did_you_mean
 
 
 def names() -> list[str]:
-    """Names of all benchmarks, sorted: the sub-packages of this one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+    """Names of all benchmarks, sorted: the sub-packages of this one, with '-' for '_'."""
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if m.ispkg)
 
 
 def classes(name: str) -> tuple[type[Benchmark], ...]:
     """The benchmark classes of a folder, one per task; UserError naming the choices if there is no such benchmark."""
     if name not in names():
         raise UserError(f"unknown benchmark {name!r}{did_you_mean(name, names())}; there are: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}").BENCHMARKS
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").BENCHMARKS
 
 
 def find(name: str, task: str | None = None) -> type[Benchmark]:

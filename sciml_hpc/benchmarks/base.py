@@ -117,6 +117,20 @@ class Preset:
     """Further changes for a recipe whose field `model` has this value."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What a trained network shows of itself, in panels side by side; the report draws it."""
+
+    name: str
+    """A word for file names."""
+    caption: str
+    """What is seen, in a sentence or two."""
+    panels: np.ndarray
+    """float32, (k, height, width), drawn with row 0 at the top; NaN is left blank."""
+    labels: tuple[str, ...]
+    """One of each panel, quantity and units in it."""
+
+
 class Source(Protocol):
     """The samples of one data set in order, whether simulated or read from published files.
 
@@ -152,7 +166,7 @@ class Benchmark(ABC):
     """One benchmark: class attributes and class methods describe it, an instance trains one recipe on one data set."""
 
     name: ClassVar[str]
-    """The command: `python -m sciml_hpc NAME`; the folder's name."""
+    """The command: `python -m sciml_hpc NAME`; the folder's name, with '-' for '_'."""
     task: ClassVar[str] = ""
     """The value of `--task` that selects this class, where a folder has several."""
     mllog_name: ClassVar[str]
@@ -210,6 +224,13 @@ class Benchmark(ABC):
     @abstractmethod
     def metrics(self) -> Metrics:
         """The validation metrics; the target's name is among those `compute` returns."""
+
+    def pictures(self, model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[Picture, ...]:
+        """Pictures by which the trained model explains itself, from validation samples on the device; on one rank.
+
+        The model is in evaluation mode; gradients may be taken.
+        """
+        return ()
 
     def augment(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Random changes to a training batch, from torch's global generator (seeded per rank and step)."""

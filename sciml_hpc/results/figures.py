@@ -27,12 +27,20 @@ def _mean(parts: Iterable[float | None]) -> float | None:
 
 
 def throughput(epochs: Sequence[Epoch]) -> dict[str, Any]:
-    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (of the first, if it is alone)."""
+    """`samples_per_s`: training samples of the steady epochs ÷ their wall time (of the first, if it is alone);
+    `train_s_per_sample`: its inverse, the SciML suite's training time per sample.
+    """
     steady = list(epochs[1:]) or list(epochs)
     if not steady:
-        return {"samples_per_s": None, "samples_per_s_basis": "no epoch was finished"}
+        return {
+            "samples_per_s": None,
+            "train_s_per_sample": None,
+            "samples_per_s_basis": "no epoch was finished",
+        }
+    samples, seconds = sum(e.samples for e in steady), sum(e.train_s for e in steady)
     return {
-        "samples_per_s": sum(e.samples for e in steady) / sum(e.train_s for e in steady),
+        "samples_per_s": samples / seconds,
+        "train_s_per_sample": seconds / samples,
         "samples_per_s_basis": f"epochs 2 to {steady[-1].epoch}"
         if len(epochs) > 1
         else "the first epoch, the only one",

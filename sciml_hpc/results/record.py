@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sciml_hpc.benchmarks.base import Picture
 from sciml_hpc.config import RunConfig
 from sciml_hpc.data.shards import write_atomically
 from sciml_hpc.errors import UserError
@@ -51,6 +55,11 @@ class Paths:
     def steps(self) -> Path:
         """Loss of every step, as CSV."""
         return self.beside(".steps.csv")
+
+    @property
+    def pictures(self) -> Path:
+        """What the trained network showed of itself."""
+        return self.beside(".pictures.npz")
 
     @property
     def checkpoint(self) -> Path:
@@ -157,6 +166,31 @@ def write_steps(path: Path, losses: list[list[float]]) -> None:
     """Write the global mean loss of every step: columns epoch, step (both from 1), loss."""
     rows = [f"{e},{s},{loss!r}" for e, epoch in enumerate(losses, 1) for s, loss in enumerate(epoch, 1)]
     write_atomically(path, "\n".join(["epoch,step,loss", *rows]) + "\n")
+
+
+def write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
+    """Write pictures as arrays by name (float32, no pickle) and their captions and labels as JSON; no file for none."""
+    if not pictures:
+        return
+    words = {p.name: {"caption": p.caption, "labels": p.labels} for p in pictures}
+    content = io.BytesIO()
+    np.savez_compressed(content, words=np.array(json.dumps(words)), **{f"panels_{p.name}": p.panels for p in pictures})
+    write_atomically(path, content.getvalue())
+
+
+def read_pictures(path: Path) -> tuple[Picture, ...]:
+    """The pictures of a run; none if it drew none. Raises UserError naming a file that is malformed."""
+    if not path.exists():
+        return ()
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            words = json.loads(str(content["words"]))
+            return tuple(
+                Picture(name, text["caption"], content[f"panels_{name}"], tuple(text["labels"]))
+                for name, text in words.items()
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no file of pictures: {error}") from None
 
 
 def _finite(content: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class Inference:
     """Batches of `batch` samples on one rank, the others idle."""
     all_ranks_samples_per_s: float
     """Batches of `batch` samples on every rank at once, by the slowest rank's time."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it, with `inference_s_per_sample`: the inverse of the rate of all ranks, as the SciML suite asks."""
+        return asdict(self) | {"inference_s_per_sample": 1 / self.all_ranks_samples_per_s}
 
 
 def measure(training: Training, batches: int) -> Inference:
