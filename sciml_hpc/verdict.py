@@ -158,15 +158,9 @@ def summary(result: Mapping[str, Any], paths: record.Paths) -> list[str]:
         ("GPU energy", "J", energy["gpu_energy_J"], energy["gpu_energy_reason"] or energy["gpu_energy_label"]),
     ]
     if inference:
-        rows.append(
-            (
-                "inference",
-                "samples/s",
-                inference["all_ranks_samples_per_s"],
-                f"latency {inference['latency_p50_s']:.4g} s (p50), {inference['latency_p99_s']:.4g} s (p99); per sample "
-                f"{inference['inference_s_per_sample'] / throughput['train_s_per_sample']:.0%} of training's time",
-            )
-        )
+        latency = f"latency {inference['latency_p50_s']:.4g} s (p50), {inference['latency_p99_s']:.4g} s (p99)"
+        share = f"{inference['inference_s_per_sample'] / throughput['train_s_per_sample']:.0%} of training's time a sample"
+        rows.append(("inference", "samples/s", inference["all_ranks_samples_per_s"], f"{latency}; {share}"))
     width = max(len(r[0]) for r in rows)
     lines = [f"  {name:{width}}  {_shown(value):>10} {unit:9}  {note}" for name, unit, value, note in rows]
     metrics = ", ".join(f"{k} {v:.5g}" for k, v in result["metrics"].items())

@@ -5,6 +5,7 @@ MPI is started when this module is first imported, so nothing that answers at on
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +21,10 @@ T = TypeVar("T")
 OPEN_MPI_5_SETTLE_S = 0.25
 """Pause before the first message. In Open MPI 5.0.11 a rank that is still leaving MPI_Init crashes when a faster one's
 message arrives (mca_pml_ob1_recv_frag_callback_match); on busy cores that was seen in 4 of 30 starts of 4 nodes."""
+
+OPEN_MPI_ABORT_DELAY_S = 10
+"""When a peer's connection breaks, Open MPI 5 aborts, and Slurm then kills all ranks at once: before the watchdog could
+say which one was lost. So the abort waits; the watchdog, which needs two to three seconds, comes first."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def join() -> World:
     Three collectives (two communicator splits, an all-gather of one host name per node): O(log ranks + nodes).
     Raises WrongWorld if the MPI world is smaller than what the launcher started.
     """
+    os.environ.setdefault("OMPI_MCA_opal_abort_delay", str(OPEN_MPI_ABORT_DELAY_S))  # read by MPI_Init
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD

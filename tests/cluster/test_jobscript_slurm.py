@@ -68,7 +68,10 @@ def test_goes_on_from_a_checkpoint(cluster: SlurmCluster, tmp_path: Path) -> Non
 
 
 def test_a_failing_rank_ends_the_job_with_its_status(cluster: SlurmCluster, tmp_path: Path) -> None:
-    commands = "[[ $SLURM_PROCID == 2 ]] && exit 3; trap 'exit 0' TERM; sleep 100 & wait"
+    commands = (  # rank 2 fails once the others are ready to be ended
+        "trap 'exit 0' TERM; touch ready$SLURM_PROCID; [[ $SLURM_PROCID == 2 ]] || { sleep 100 & wait; }; "
+        "until [[ -e ready0 && -e ready1 && -e ready3 ]]; do sleep 0.1; done; exit 3"
+    )
     start = time.monotonic()
     _, _, status = submit(cluster, tmp_path, commands, str(SCRIPT))
     assert status == 3
