@@ -42,6 +42,10 @@ class Job:
     ranks_per_accelerator: float
     threads_per_rank: int
     threads_from: str
+    machines: int
+    """Kernels that the nodes run on: fewer than nodes where these are containers or namespaces of one machine."""
+    oversubscription: float
+    """Threads of all ranks ÷ hardware threads of the machines; over 1, ranks take each other's time."""
     engine: str
     engine_version: str
     engine_operations: str
@@ -50,7 +54,16 @@ class Job:
 
     @classmethod
     def of(cls, plan: Plan, world: World, device: Device, engine: Engine, index: Index) -> Job:
-        """The job of a plan on these ranks."""
+        """The job of a plan on these ranks. Collective: one record of each node goes to all (O(nodes))."""
+        kernels = world.local.bcast(dict(world.leaders.allgather(system.kernel())) if world.is_leader else None)
+        oversubscription = world.sum(device.threads) / sum(kernels.values())
+        notes = list(plan.notes)
+        if len(kernels) < world.nodes:
+            notes.append(
+                f"{world.nodes} nodes are {len(kernels)} machines: what is measured is not that of {world.nodes}"
+            )
+        if oversubscription > 1:
+            notes.append(f"the ranks' threads are {oversubscription:.3g} times the hardware's: they share its cores")
         per_node = [b - a for a, b in zip(world.places, world.places[1:], strict=False)]
         return cls(
             ranks=world.size,
@@ -68,11 +81,13 @@ class Job:
             ranks_per_accelerator=device.ranks_per_accelerator,
             threads_per_rank=device.threads,
             threads_from=device.threads_from,
+            machines=len(kernels),
+            oversubscription=oversubscription,
             engine=engine.name,
             engine_version=engine.version,
             engine_operations=engine.operations,
             mpi=world.mpi,
-            notes=plan.notes,
+            notes=tuple(notes),
         )
 
     def identity(self) -> dict[str, Any]:

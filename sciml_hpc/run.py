@@ -50,6 +50,8 @@ def run(request: Request, world: World, console: Console) -> int:
     device = devices.choose(world)
     engine = world.together(lambda: engines.start(config.communication, world))
     job = Job.of(plan, world, device, engine, index)
+    for note in job.notes:
+        console.line(f"note: {note}")
     description = describe_system(world, {"data": request.data, "results": folder})
     paths = world.once(lambda: record.begin(folder, config, job.identity(), request.resume))
     log = open_log(paths, request, plan, job, description) if world.is_root else None

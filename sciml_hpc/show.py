@@ -27,7 +27,8 @@ def print_list(manifest: Path | None) -> int:
             print(textwrap.fill(presets, WIDTH, initial_indent="  presets: ", subsequent_indent=" " * 11))
             for key, entry in datasets.items():
                 if (entry.benchmark, entry.task) == (kind.name, kind.task):
-                    print(f"  {key:26} {_origin(entry):10} {_counts(entry):38} {_size(entry):>9}  {_target(entry)}")
+                    row = f"{key:24} {_origin(entry):9} {_counts(entry)}; {_size(entry)}; {_target(entry)}"
+                    print(textwrap.fill(row, WIDTH, initial_indent="  ", subsequent_indent=" " * 37))
         print()
     print("details: python -m sciml_hpc info NAME (a benchmark or a data set)")
     return errors.VALID
@@ -80,7 +81,9 @@ def horovod_build() -> str:
 def _print_benchmark(kind: type[Benchmark]) -> None:
     print(f"{kind.name}{f' --task {kind.task}' if kind.task else ''}: {kind.title}\n")
     print(textwrap.fill(" ".join(kind.science.split()), WIDTH))
-    print(f"\ncitation: {kind.citation}\n\npresets:")
+    print()
+    print(textwrap.fill(f"citation: {kind.citation}", WIDTH, subsequent_indent="  "))
+    print("\npresets:")
     for name, preset in kind.presets.items():
         changes = ", ".join(f"{k}={v}" for k, v in preset.recipe.items()) or "the published configuration"
         print(

@@ -21,17 +21,16 @@ from sciml_hpc.training.loop import Outcome
 
 
 def headline(plan: Plan, world: World) -> str:
-    """What is about to run, on what, and where that is not as the preset has it."""
+    """What is about to run, on what."""
     config = plan.config
     hosts = ", ".join(world.hosts[:8]) + (", …" if world.nodes > 8 else "")
     goal = f"{plan.dataset.target.metric} {_sign(plan)} {plan.dataset.target.value:g}"
-    lines = [
+    return (
         f"{config.benchmark}{' ' + config.task if config.task else ''}, preset {config.preset}, data set "
         f"{plan.dataset_name}, seed {config.seed}: {world.size} rank{'s' * (world.size > 1)} on {world.nodes} "
         f"node{'s' * (world.nodes > 1)} ({hosts}), global batch {plan.global_batch}, "
         + (f"{config.train.epochs} epochs of fixed work" if config.fixed_epochs else f"target {goal}")
-    ]
-    return "\n".join(lines + [f"note: {note}" for note in plan.notes])
+    )
 
 
 def reasons(plan: Plan, outcome: Outcome, reported: int, ranks: int, compliance: Sequence[str]) -> list[str]:
@@ -159,7 +158,7 @@ def summary(result: Mapping[str, Any], paths: record.Paths) -> list[str]:
     ]
     if inference:
         latency = f"latency {inference['latency_p50_s']:.4g} s (p50), {inference['latency_p99_s']:.4g} s (p99)"
-        share = f"{inference['inference_s_per_sample'] / throughput['train_s_per_sample']:.0%} of training's time a sample"
+        share = f"{inference['inference_s_per_sample'] / throughput['train_s_per_sample']:.0%} of training's per sample"
         rows.append(("inference", "samples/s", inference["all_ranks_samples_per_s"], f"{latency}; {share}"))
     width = max(len(r[0]) for r in rows)
     lines = [f"  {name:{width}}  {_shown(value):>10} {unit:9}  {note}" for name, unit, value, note in rows]

@@ -24,6 +24,11 @@ NAMED = 64
 """Deviating nodes that are named with what differs; beyond that they are counted."""
 
 
+def kernel(root: Path = hardware.ROOT) -> tuple[str, int]:
+    """(the boot of the kernel this node runs on, its hardware threads): nodes with one boot are one machine."""
+    return (root / "proc/sys/kernel/random/boot_id").read_text().strip(), os.cpu_count() or 1
+
+
 def describe_node(
     paths: Mapping[str, Path], mpi_library: str | None = None, environ: Mapping[str, str] = os.environ, nvml: Any = None
 ) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def training(toy, tmp_path):
 
 def test_weights_statistics_and_optimiser_are_bit_equal_afterwards(training):
     before = everything(training)
-    assert len(before) == 11 + 6 * 3  # parameters and buffers; step and two moments of each parameter
+    assert len(before) == 9 + 6 * 3  # parameters and buffers; step and two moments of each parameter
     calibrate.calibrate(training, 4)
     infer.measure(training, 3)
     assert all(torch.equal(a, b) for a, b in zip(before, everything(training), strict=True))
@@ -68,12 +68,12 @@ class SlowEngine(Single):
 
 def test_the_time_of_communication_is_found(toy, tmp_path):
     training = trained(toy, tmp_path)
-    training.engine = SlowEngine(0.04)
-    found = calibrate.calibrate(training, 8)
+    training.engine = SlowEngine(0.3)
+    found = calibrate.calibrate(training, 4)
     training.close()
-    assert training.engine.steps == 8 + calibrate.WARM_UP_STEPS  # only the steps that are joined
-    assert found.steps == 8
-    assert found.step_s - found.step_without_allreduce_s == pytest.approx(0.04, rel=0.3)
+    assert training.engine.steps == 4 + calibrate.WARM_UP_STEPS  # only the steps that are joined
+    assert found.steps == 4
+    assert found.step_s - found.step_without_allreduce_s == pytest.approx(0.3, rel=0.3)
     expected = (found.step_s - found.step_without_allreduce_s) / found.step_s
     assert found.exposed_comm_fraction == pytest.approx(expected)
     assert found.exposed_comm_fraction > 0.5
