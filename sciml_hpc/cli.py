@@ -27,6 +27,7 @@ COMMANDS = {
     "simulate": "write a simulated data set in the published file format, to rehearse with",
     "io": "the loader of a benchmark without its model, cold and warm, against a raw read",
     "comm": "the all-reduce of a benchmark's gradients, by the engine and by plain MPI",
+    "scaling": "a strong- or weak-scaling study: runs, repeats, efficiencies, where the time went",
     "verify": "compare the shards of a data set with their checksums",
     "system": "what this node is, and what was found and built",
     "check": "judge the log of a run: MLCommons' checker and our own rules",
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         probe.add_argument("benchmark", metavar="BENCHMARK")
         _run_options(probe)
         probe.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this new file, too")
+    _scaling_options(add("scaling", COMMANDS["scaling"], _scaling))
     verify = add("verify", COMMANDS["verify"], _verify)
     verify.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
     verify.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
@@ -110,7 +112,11 @@ def main(arguments: Sequence[str]) -> int:
                 f"unknown benchmark or command {arguments[0]!r}{did_you_mean(arguments[0], known)}; benchmarks: "
                 f"{', '.join(benchmarks.names())}; commands: {', '.join(COMMANDS)}"
             )
-        options = top.parse_args(arguments)
+        if arguments[0] == "scaling":  # what it does not know are options of the runs
+            options, options.run_options = top.parse_known_args(arguments)
+            options.arguments = list(arguments)
+        else:
+            options = top.parse_args(arguments)
         return options.work(options)
     except UserError as error:
         if getattr(error, "speaks", is_first_process()):
@@ -145,6 +151,40 @@ def _run_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over both; see info BENCHMARK")
     made.add_argument("--reference", type=Path, metavar="RESULT.json", help="run at another size, for efficiencies")
     made.add_argument("--resume", action="store_true", help="go on with the last interrupted run of this kind")
+
+
+def _scaling_options(made: argparse.ArgumentParser) -> None:
+    made.allow_abbrev = False
+    made.usage = f"{PROGRAM} scaling strong|weak BENCHMARK [options of the study] [options of a run]"
+    made.add_argument("scaling", choices=("strong", "weak"), help="fixed problem, or samples that grow with the ranks")
+    made.add_argument("benchmark", metavar="BENCHMARK")
+    sizes = made.add_mutually_exclusive_group(required=True)
+    sizes.add_argument("--nodes", type=_sizes, metavar="1,2,4", help="nodes of each point, in an allocation or by jobs")
+    sizes.add_argument("--ranks", type=_sizes, metavar="1,2", help="ranks of each point, by mpirun on this machine")
+    made.add_argument("--ranks-per-node", type=int, default=1, metavar="N", help="with --nodes (1)")
+    made.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each point that count (3)")
+    made.add_argument("--warm-ups", type=int, default=1, metavar="N", help="runs of each point that are dropped (1)")
+    made.add_argument("--seed", type=int, default=1, metavar="N", help="of the first run; each has its own (1)")
+    made.add_argument("--fixed-local-batch", action="store_true", help="strong: hold a rank's batch, not the job's")
+    made.add_argument(
+        "--instances", type=int, default=0, metavar="M", help="weak: M trainings at once, MLPerf's metric"
+    )
+    made.add_argument("--gates", type=int, metavar="N", help="runs to convergence of each point, with --fixed-work (1)")
+    made.add_argument("--no-probes", action="store_true", help="leave out io and comm at each point")
+    made.add_argument("--project", type=_sizes, default=(), metavar="64,256", help="nodes to project a model to")
+    made.add_argument("--study", type=Path, metavar="DIR", help="directory (./studies/BENCHMARK-strong|weak)")
+    made.add_argument("--only", type=_sizes, metavar="4", help="run these points of the study alone")
+    made.add_argument("--scheduler", choices=("slurm", "pbs", "lsf", "flux"), help="whose job scripts to write")
+    made.add_argument("--submit", action="store_true", help="submit the job scripts, too")
+    made.add_argument("--time-limit", default="01:00:00", metavar="HH:MM:SS", help="of each job (01:00:00)")
+    made.add_argument("--job-option", action="append", default=[], metavar="OPTION", help="more for the scheduler")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between them, found {text!r}") from None
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -222,6 +262,16 @@ def _simulate(options: argparse.Namespace) -> int:
         return errors.VALID
 
     return _with_world(work)
+
+
+def _scaling(options: argparse.Namespace) -> int:
+    from sciml_hpc.studies.command import scaling
+
+    runs = _Parser(prog=f"{PROGRAM} scaling …", add_help=False, allow_abbrev=False)
+    _run_options(runs)
+    return scaling(
+        options, _request(runs.parse_args(options.run_options, argparse.Namespace(command=options.benchmark)))
+    )
 
 
 def _io(options: argparse.Namespace) -> int:

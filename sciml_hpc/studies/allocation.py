@@ -13,7 +13,14 @@ from typing import Literal
 from sciml_hpc.errors import UserError
 
 Scheduler = Literal["slurm", "pbs", "lsf", "flux", "local"]
-SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
+JOB_VARIABLES: dict[Scheduler, str] = {
+    "flux": "FLUX_JOB_ID",  # first: a Flux instance may run inside another scheduler's job
+    "slurm": "SLURM_JOB_ID",
+    "pbs": "PBS_JOBID",
+    "lsf": "LSB_JOBID",
+}
+"""The variable by which a process knows that it is in a job of that scheduler."""
+SUBMIT: dict[Scheduler, str] = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
 
 
 @dataclass(frozen=True)
@@ -64,18 +71,19 @@ def find(environ: Mapping[str, str] = os.environ, ask: Callable[[Sequence[str]],
     """The allocation this process is in, by the variables that the scheduler sets; else this machine.
 
     `ask` runs a command and returns what it prints (replaced in tests). Raises UserError if an allocation's nodes
-    cannot be found out, or nothing is there to start ranks with.
+    cannot be found out.
     """
     ask = ask or _ask
-    if "SLURM_JOB_ID" in environ:
+    here = scheduler_here(environ)
+    if here == "slurm":
         hosts = ask(["scontrol", "show", "hostnames", environ.get("SLURM_JOB_NODELIST", "")]).split()
         cores = re.match(r"\d+", environ.get("SLURM_JOB_CPUS_PER_NODE", environ.get("SLURM_CPUS_ON_NODE", "")))
         return Allocation("slurm", tuple(hosts), int(cores[0]) if cores else None, "srun")
-    if "FLUX_URI" in environ and "FLUX_JOB_ID" in environ:
+    if here == "flux":
         hosts = ask(["flux", "resource", "list", "--no-header", "--format={nodelist}"]).split()
         names = ask(["flux", "hostlist", "--expand", *hosts]).split() if hosts else []
         return Allocation("flux", tuple(names), launcher="flux run")
-    if "PBS_JOBID" in environ:
+    if here == "pbs":
         file = environ.get("PBS_NODEFILE", "")
         try:
             with open(file) as lines:
@@ -83,17 +91,27 @@ def find(environ: Mapping[str, str] = os.environ, ask: Callable[[Sequence[str]],
         except OSError as error:
             raise UserError(f"PBS_NODEFILE={file}: cannot be read: {error.strerror}") from None
         return Allocation("pbs", tuple(hosts), launcher=_mpiexec(ask))
-    if "LSB_JOBID" in environ:
+    if here == "lsf":
         words = environ.get("LSB_MCPU_HOSTS", "").split()
         slots = dict(zip(words[::2], map(int, words[1::2]), strict=True))
         if shutil.which("jsrun"):  # the first host, with one slot, is the one the job's script runs on
             hosts = [host for k, (host, count) in enumerate(slots.items()) if k or count > 1]
             return Allocation("lsf", tuple(hosts), launcher="jsrun")
         return Allocation("lsf", tuple(slots), launcher=_mpiexec(ask))
+    return Allocation("local", launcher=local_launcher())
+
+
+def scheduler_here(environ: Mapping[str, str] = os.environ) -> Scheduler | None:
+    """Whose allocation this process is in; None outside of any."""
+    return next((name for name, variable in JOB_VARIABLES.items() if variable in environ), None)
+
+
+def local_launcher() -> str:
+    """What starts ranks on this machine. Raises UserError if nothing does."""
     launcher = next((name for name in ("mpirun", "mpiexec") if shutil.which(name)), None)
     if launcher is None:
-        raise UserError("neither mpirun nor mpiexec is in PATH, and this is no batch job: nothing can start the ranks")
-    return Allocation("local", launcher=launcher)
+        raise UserError("neither mpirun nor mpiexec is in PATH: nothing can start the ranks")
+    return launcher
 
 
 def submitter() -> Scheduler | None:

@@ -55,6 +55,11 @@ class Design(Settings):
         """Ranks of one run at a point."""
         return point * self.ranks_per_node if self.unit == "nodes" else point
 
+    def batch(self, point: int) -> int:
+        """Global batch at a point, where the batch of a rank is held."""
+        assert self.global_batch is not None
+        return self.global_batch * self.ranks(point) // self.ranks(self.points[0])
+
     def name(self, point: int) -> str:
         """A point's name: n4 (nodes) or r4 (ranks)."""
         return f"{self.unit[0]}{point}"

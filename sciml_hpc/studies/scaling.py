@@ -178,8 +178,7 @@ def commands_of(step: Step, design: Design, allocation: Allocation, directory: P
     nodes = step.point if design.unit == "nodes" else 1
     options = list(design.arguments)
     if design.fixed_local_batch:
-        batch = design.global_batch * design.ranks(step.point) // design.ranks(design.points[0])
-        options += ["--set", f"train.global_batch={batch}"]
+        options += ["--set", f"train.global_batch={design.batch(step.point)}"]
     if design.scaling == "weak" and not design.instances:
         options.append("--weak")
     if step.kind == "gate":
