@@ -143,7 +143,7 @@ def _run_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--org", default="unknown", help="the submitting organisation, for the log")
     made.add_argument("--epochs", type=int, metavar="N", help="most epochs (train.epochs)")
     made.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and all random choices")
-    made.add_argument("--engine", help="horovod or single (communication.engine)")
+    made.add_argument("--engine", help="horovod, ddp or single (communication.engine)")
     made.add_argument("--staging", help="partition, replicate or none (staging.mode)")
     made.add_argument("--weak", action="store_true", help="weak scaling: samples and batch grow with the ranks")
     made.add_argument("--fixed-work", action="store_true", help="all epochs, whatever the target (fixed_epochs)")

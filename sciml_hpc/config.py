@@ -41,12 +41,15 @@ class Loader(Settings):
 class Communication(Settings):
     """The engine that joins the ranks' gradients."""
 
-    engine: Literal["horovod", "single"] = "horovod"
-    """horovod; or single: one process, no communication library, logged as such."""
+    engine: Literal["horovod", "ddp", "single"] = "horovod"
+    """horovod; ddp: torch's DistributedDataParallel, to compare with; or single: one process, no communication library.
+    The log says which."""
+    backend: Literal["auto", "nccl", "gloo", "mpi"] = "auto"
+    """What ddp communicates by; auto: nccl on GPUs, gloo elsewhere."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel."""
     fusion_bytes: int = Field(64 << 20, ge=0)
-    """Size of Horovod's fusion buffer: gradients are all-reduced together up to it."""
+    """Gradients are all-reduced together up to so many bytes: Horovod's fusion buffer, the buckets of ddp."""
     cycle_ms: float = Field(1.0, gt=0)
     """How often Horovod looks for gradients that are ready."""
 

@@ -31,7 +31,11 @@ class Engine(ABC):
 
     @abstractmethod
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """An optimiser whose `step` first averages the gradients over all ranks."""
+        """An optimiser whose `step` first averages the gradients over all ranks, unless `module` has done so."""
+
+    def module(self, model: torch.nn.Module) -> torch.nn.Module:
+        """What a training step calls in place of `model`: itself, or a wrapper that averages the gradients."""
+        return model
 
     @abstractmethod
     def allreduce(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -76,6 +80,10 @@ def start(settings: Communication, world: World) -> Engine:
         if world.size > 1:
             raise UserError(f"communication.engine=single is for one process; there are {world.size} ranks")
         return Single()
+    if settings.engine == "ddp":
+        from sciml_hpc.parallel.ddp import DdpEngine
+
+        return DdpEngine(settings, world)
     from sciml_hpc.parallel.horovod import HorovodEngine
 
     return HorovodEngine(settings, world)

@@ -51,12 +51,13 @@ def calibrate(training: Training, steps: int) -> Calibration:
         model = copy.deepcopy(training.model)
         base = optimizer.build(training.config.train, model)
         update = training.engine.wrap(base, model) if joined else base
+        called = training.engine.module(model) if joined else model
 
         def step() -> float:
             begin = time.perf_counter()
             update.zero_grad()
             with training.autocast:
-                loss = training.benchmark.loss(forward(training.benchmark, model, held), held)
+                loss = training.benchmark.loss(forward(training.benchmark, called, held), held)
             loss.backward()
             update.step()
             training.synchronize()

@@ -124,6 +124,7 @@ class Training:
         self.model = benchmark.model().to(device)
         # Horovod's wrapper is an optimiser of its own: the state lives in it, not in the one that is wrapped.
         self.optimizer = engine.wrap(optimizer.build(recipe, self.model), self.model)
+        self.joined = engine.module(self.model)
         self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
         bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -156,7 +157,7 @@ class Training:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
         self.optimizer.zero_grad()
         with self.autocast:
-            loss = self.benchmark.loss(forward(self.benchmark, self.model, batch), batch)
+            loss = self.benchmark.loss(forward(self.benchmark, self.joined, batch), batch)
         loss.backward()
         self.optimizer.step()
         return loss.detach()

@@ -1,9 +1,10 @@
-"""Gradients averaged, weights and optimiser state the same everywhere: Horovod against numpy and torch."""
+"""Gradients averaged, weights and optimiser state the same everywhere: the engines against numpy and torch."""
 
 from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,6 +48,17 @@ def same_everywhere(world: World, value: object) -> bool:
     import pickle
 
     return len(set(world.comm.allgather(pickle.dumps(value)))) == 1
+
+
+@pytest.fixture(scope="session", params=["horovod", "ddp"])
+def engine(request, world) -> Iterator[engines.Engine]:
+    """Every engine that joins ranks must do the same."""
+    if request.param == "horovod":
+        yield request.getfixturevalue("horovod")
+        return
+    made = engines.start(Communication(engine="ddp"), world)
+    yield made
+    made.close()
 
 
 def train(optimizer: torch.optim.Optimizer, model: torch.nn.Module, rank: int, steps: range) -> None:
@@ -98,22 +110,28 @@ def test_a_horovod_that_does_not_see_the_ranks_is_refused(monkeypatch, built: bo
         HorovodEngine(Communication(), SimpleNamespace(size=3))
 
 
-# --- Horovod -------------------------------------------------------------------------------------------------------
+# --- the engines that join ranks --------------------------------------------------------------------------------------
 
 
 @pytest.mark.mpi
-def test_who_it_is(horovod):
+def test_who_it_is(engine):
     import horovod as package
 
-    assert (horovod.name, horovod.version, horovod.operations) == ("horovod", package.__version__, "MPI")
+    names = {"horovod": ("horovod", package.__version__, "MPI"), "ddp": ("ddp", torch.__version__, "gloo")}
+    assert (engine.name, engine.version, engine.operations) == names[engine.name]
+
+
+def test_a_backend_that_torch_lacks_is_an_error():
+    with pytest.raises(UserError, match=r"communication.backend: this torch was built without mpi; it has gloo"):
+        engines.start(Communication(engine="ddp", backend="mpi"), alone())
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
-def test_allreduce_is_the_sum_and_leaves_its_argument(horovod, world, dtype):
+def test_allreduce_is_the_sum_and_leaves_its_argument(engine, world, dtype):
     tensor = torch.arange(5, dtype=dtype) + world.rank
     before = tensor.clone()
-    total = horovod.allreduce(tensor)
+    total = engine.allreduce(tensor)
     n = world.size
     assert total.dtype == dtype
     assert torch.equal(total, torch.arange(5, dtype=dtype) * n + n * (n - 1) // 2)
@@ -121,27 +139,30 @@ def test_allreduce_is_the_sum_and_leaves_its_argument(horovod, world, dtype):
 
 
 @pytest.mark.mpi
-def test_a_step_uses_the_mean_of_all_ranks_gradients(horovod, world):
+def test_a_step_uses_the_mean_of_all_ranks_gradients(engine, world):
     model = network(3)
-    optimizer = horovod.wrap(torch.optim.SGD(model.parameters(), lr=0.5), model)
-    horovod.broadcast(model, optimizer)
+    optimizer = engine.wrap(torch.optim.SGD(model.parameters(), lr=0.5), model)
+    engine.broadcast(model, optimizer)
     before = [p.detach().numpy().astype(np.float64) for p in model.parameters()]
     every = [gradients(model, rank) for rank in range(world.size)]
     expected = [p - 0.5 * np.mean(g, axis=0) for p, g in zip(before, zip(*every, strict=True), strict=True)]
-    train(optimizer, model, world.rank, range(1))
+    train(optimizer, engine.module(model), world.rank, range(1))
     for parameter, value in zip(model.parameters(), expected, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=2e-6, atol=2e-7)
     assert same_everywhere(world, [p.detach().numpy() for p in model.parameters()])
 
 
 @pytest.mark.mpi(min_size=2)
-def test_gradients_may_travel_as_fp16(horovod, world, monkeypatch):
+def test_gradients_may_travel_as_fp16(engine, world, monkeypatch):
+    if engine.name == "ddp":
+        monkeypatch.setattr(engine, "_settings", Communication(engine="ddp", compression="fp16"))
+    else:
+        monkeypatch.setattr(engine, "_compression", engine._hvd.Compression.fp16)
     model = network(3)
     every = [gradients(model, rank) for rank in range(world.size)]
     before = [p.detach().numpy().copy() for p in model.parameters()]
-    monkeypatch.setattr(horovod, "_compression", horovod._hvd.Compression.fp16)
-    optimizer = horovod.wrap(torch.optim.SGD(model.parameters(), lr=1.0), model)
-    train(optimizer, model, world.rank, range(1))
+    optimizer = engine.wrap(torch.optim.SGD(model.parameters(), lr=1.0), model)
+    train(optimizer, engine.module(model), world.rank, range(1))
     steps = [b - p.detach().numpy() for b, p in zip(before, model.parameters(), strict=True)]
     means = [np.mean(g, axis=0) for g in zip(*every, strict=True)]
     for step, mean in zip(steps, means, strict=True):
@@ -150,35 +171,35 @@ def test_gradients_may_travel_as_fp16(horovod, world, monkeypatch):
 
 
 @pytest.mark.mpi
-def test_all_ranks_get_rank_0s_weights_and_buffers(horovod, world):
+def test_all_ranks_get_rank_0s_weights_and_buffers(engine, world):
     model = network(10 + world.rank)
     model[1].running_mean += world.rank
     model[1].num_batches_tracked += world.rank
-    horovod.broadcast(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    engine.broadcast(model, torch.optim.SGD(model.parameters(), lr=0.1))
     expected = weights(network(10))
     assert all(np.array_equal(expected[name], value) for name, value in weights(model).items())
 
 
 @pytest.mark.mpi
-def test_buffers_alone_can_be_broadcast(horovod, world):
+def test_buffers_alone_can_be_broadcast(engine, world):
     model = network(10)
     model[1].running_mean += world.rank + 1
     with torch.no_grad():
         model[3].bias += world.rank
-    horovod.broadcast_buffers(model)
+    engine.broadcast_buffers(model)
     assert torch.equal(model[1].running_mean, torch.ones(5))
     assert torch.equal(model[3].bias, network(10)[3].bias + world.rank)
-    horovod.broadcast_buffers(torch.nn.Linear(2, 2))
+    engine.broadcast_buffers(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.SGD])
-def test_broadcasting_does_not_count_as_a_step_of_the_optimiser(horovod, world, kind):
+def test_broadcasting_does_not_count_as_a_step_of_the_optimiser(engine, world, kind):
     """Horovod's own broadcast_optimizer_state makes a step with zero gradients: weights decay, Adam counts it."""
     more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     model, reference = network(4), network(4)
-    optimizer = horovod.wrap(kind(model.parameters(), lr=0.01, weight_decay=0.3, **more), model)
-    horovod.broadcast(model, optimizer)
+    optimizer = engine.wrap(kind(model.parameters(), lr=0.01, weight_decay=0.3, **more), model)
+    engine.broadcast(model, optimizer)
     assert all(np.array_equal(a, b) for a, b in zip(weights(model).values(), weights(reference).values(), strict=True))
     assert len(optimizer.state_dict()["state"]) == 0
 
@@ -188,7 +209,7 @@ def test_broadcasting_does_not_count_as_a_step_of_the_optimiser(horovod, world, 
         for parameter, parts in zip(reference.parameters(), zip(*every, strict=True), strict=True):
             parameter.grad = torch.from_numpy(np.mean(parts, axis=0)).float()
         plain.step()
-        train(optimizer, model, world.rank, range(step, step + 1))
+        train(optimizer, engine.module(model), world.rank, range(step, step + 1))
         for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
             np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-5)
     if kind is not torch.optim.SGD:
@@ -197,25 +218,25 @@ def test_broadcasting_does_not_count_as_a_step_of_the_optimiser(horovod, world, 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adamax, torch.optim.SGD])
-def test_a_restored_state_comes_to_all_ranks_and_training_goes_on_as_if_it_had_not_stopped(horovod, world, kind):
+def test_a_restored_state_comes_to_all_ranks_and_training_goes_on_as_if_it_had_not_stopped(engine, world, kind):
     more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
 
     def fresh(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         model = network(seed)
-        return model, horovod.wrap(kind(model.parameters(), lr=0.01, **more), model)
+        return model, engine.wrap(kind(model.parameters(), lr=0.01, **more), model)
 
     model, optimizer = fresh(5)
-    horovod.broadcast(model, optimizer)
-    train(optimizer, model, world.rank, range(4))
+    engine.broadcast(model, optimizer)
+    train(optimizer, engine.module(model), world.rank, range(4))
     saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-    train(optimizer, model, world.rank, range(4, 7))
+    train(optimizer, engine.module(model), world.rank, range(4, 7))
 
     again, resumed = fresh(50 + world.rank)
     if world.is_root:  # only rank 0 reads the checkpoint
         again.load_state_dict(saved[0])
         resumed.load_state_dict(saved[1])
-    horovod.broadcast(again, resumed)
-    train(resumed, again, world.rank, range(4, 7))
+    engine.broadcast(again, resumed)
+    train(resumed, engine.module(again), world.rank, range(4, 7))
     parameters = [name for name, _ in model.named_parameters()]
     assert all(np.array_equal(weights(model)[name], weights(again)[name]) for name in parameters)
     assert same_everywhere(world, [weights(again)[name] for name in parameters])
