@@ -1,0 +1,77 @@
+"""Rows of the table that `make bench` prints: ratios of things that took turns on the same machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class Row:
+    """One line of the table. `ratio` compares neighbours in a round, so that a drift of the machine meets both."""
+
+    what: str
+    against: str
+    ratios: Sequence[float]
+    aim: tuple[Literal["≥", "≤"], float] | None
+    """None: a figure that is reported, without an aim."""
+    unit: str = "×"
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """What else was measured, with units in the names."""
+
+    @property
+    def ratio(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.ratios)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the aim was."""
+        if self.aim is None:
+            return None
+        return self.ratio >= self.aim[1] if self.aim[0] == "≥" else self.ratio <= self.aim[1]
+
+    def record(self) -> dict[str, Any]:
+        """All of it, in JSON types."""
+        return {
+            "what": self.what,
+            "against": self.against,
+            "unit": self.unit,
+            "median": self.ratio,
+            "min": min(self.ratios),
+            "max": max(self.ratios),
+            "n": len(self.ratios),
+            "aim": None if self.aim is None else f"{self.aim[0]} {self.aim[1]:g}",
+            "reached": self.reached,
+            **self.figures,
+        }
+
+    def line(self) -> str:
+        """As the table has it."""
+        aim = "" if self.aim is None else f"{self.aim[0]} {self.aim[1]:g}"
+        mark = {True: "reached", False: "MISSED", None: ""}[self.reached]
+        spread = f"{min(self.ratios):.3g}–{max(self.ratios):.3g}"
+        figures = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items())
+        value = f"{self.ratio:.3f} {self.unit}"
+        numbers = f"{value:>11} {spread:>13} {len(self.ratios):>3} {aim:>7} {mark:8}"
+        return f"{self.what:34} {self.against:38} {numbers} {figures}"
+
+
+def alternate(rounds: int, **works: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of each work in each round, taking turns; a first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def faster(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """How many times as fast we were, round by round."""
+    return [b / a for a, b in zip(ours, theirs, strict=True)]
