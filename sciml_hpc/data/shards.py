@@ -8,6 +8,8 @@ beside the shards (`index.json`) holds those offsets and the SHA-256 of every sh
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -15,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +30,7 @@ BLOCK_BYTES = 8 << 20
 """Unit of hashing and copying: large enough for any storage, small enough to stay in cache with its neighbours."""
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):  # not a dataclass: a large data set has a hundred thousand
     """One shard: samples `first` … `first + count - 1` of `split`."""
 
     file: str
@@ -55,7 +56,7 @@ class Index:
     fields: tuple[SampleField, ...]
     shards: tuple[Shard, ...]
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Hash of the index: with the checksums in it, it stands for every byte of the data set."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
@@ -90,7 +91,9 @@ class Index:
                 end += shard.count
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        content |= {"fields": [asdict(f) for f in self.fields], "shards": [s._asdict() for s in self.shards]}
+        return {"format": FORMAT, **content}
 
     def write(self, directory: Path) -> None:
         """Write `index.json` atomically."""

@@ -130,8 +130,8 @@ def test_a_shard_that_is_there_is_recognised(made):
     path, shard = made
     asked = Shard(shard.file, shard.split, shard.first, shard.count)
     assert existing_shard(path, asked, FIELDS, ATTRIBUTES) == shard
-    assert existing_shard(path, dataclasses.replace(asked, count=24), FIELDS, ATTRIBUTES) is None
-    assert existing_shard(path, dataclasses.replace(asked, first=0), FIELDS, ATTRIBUTES) is None
+    assert existing_shard(path, asked._replace(count=24), FIELDS, ATTRIBUTES) is None
+    assert existing_shard(path, asked._replace(first=0), FIELDS, ATTRIBUTES) is None
     assert existing_shard(path, asked, FIELDS, {**ATTRIBUTES, "fingerprint": "other"}) is None
     other_fields = (dataclasses.replace(FIELDS[0], name="picture"), *FIELDS[1:])
     assert existing_shard(path, asked, other_fields, ATTRIBUTES) is None
@@ -168,7 +168,7 @@ def test_shards_hold_every_sample_once_and_none_is_too_large(total: int, shard_b
 def index(made) -> Index:
     _, shard = made
     validation = Shard("validation-000000.h5", "validation", 0, 3, 99, "0" * 64, {"image": 1, "mask": 2, "label": 3})
-    first = dataclasses.replace(shard, file="train-000000.h5", first=0, count=40)
+    first = shard._replace(file="train-000000.h5", first=0, count=40)
     return Index("d", "b", "f", {"seed": 1}, FIELDS, (shard, validation, first))
 
 
@@ -189,7 +189,7 @@ def test_sums_of_the_index(index):
 def test_the_hash_of_the_index_stands_for_every_byte(index):
     hashes = {index.sha256}
     for change in ({"sha256": "1" * 64}, {"bytes": 1}, {"count": 24}, {"offsets": {"image": 0}}):
-        changed = (dataclasses.replace(index.shards[0], **change), *index.shards[1:])
+        changed = (index.shards[0]._replace(**change), *index.shards[1:])
         hashes.add(dataclasses.replace(index, shards=changed).sha256)
     hashes.add(dataclasses.replace(index, fingerprint="g").sha256)
     assert len(hashes) == 6
