@@ -2,6 +2,7 @@
 #              to choose them); seconds where it was compiled before, about ten minutes where not
 # make run     CloudMask on two ranks, from the embedded data to the verdict
 # make test    all tests: one process, two and four ranks, and a Slurm cluster of four nodes on this machine
+# make bench   is it the machine that is measured, or the benchmark? Ratios, side by side; wants a quiet machine
 # make lint    ruff and shellcheck
 # make clean   removes what these made, but for data and results
 
@@ -14,7 +15,7 @@ on_any_machine := PATH="$(VENV)/bin:$$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_
 	OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
 	PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
 
-.PHONY: setup run test lint clean
+.PHONY: setup run test bench lint clean
 
 setup:
 	@VENV="$(VENV)" PACKAGE="-e .[test,report]" modules/install-stack.sh
@@ -28,6 +29,9 @@ test: setup
 	$(on_any_machine) tests/ranks.sh 2
 	$(on_any_machine) tests/ranks.sh 4
 	timeout --kill-after=30 1800 $(pytest) -m cluster $(if $(CI),--require-cluster)
+
+bench: setup
+	$(on_any_machine) PYTHONPATH=tests $(python) -m bench.run --json bench.json $(PARTS)
 
 lint: setup
 	$(python) -m ruff check .

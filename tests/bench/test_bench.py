@@ -1,0 +1,52 @@
+"""The parts of `make bench` that are a ratio on one core hold, with room for a busy machine, in every test run."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from bench import loader, planning, staging
+from bench.rows import Row, alternate, faster
+from worlds import alone
+
+
+def test_a_row_says_whether_its_aim_was_reached():
+    row = Row("ours", "theirs", [0.8, 1.2, 1.0], ("≥", 0.95), figures={"bytes_per_s": 2e9})
+    assert (row.ratio, row.reached) == (1.0, True)
+    assert Row("ours", "theirs", [1.1], ("≤", 1.01)).reached is False
+    assert Row("ours", "theirs", [1.1], None).reached is None
+    assert row.record()["aim"] == "≥ 0.95"
+    assert "reached" in row.line()
+    assert "bytes_per_s 2e+09" in row.line()
+
+
+def test_turns_are_taken_and_the_first_round_is_not_counted():
+    calls = []
+    seconds = alternate(2, a=lambda: calls.append("a"), b=lambda: (calls.append("b"), time.sleep(0.02)))
+    assert calls == ["a", "b"] * 3
+    assert [len(v) for v in seconds.values()] == [2, 2]
+    assert all(ratio > 5 for ratio in faster(seconds["a"], seconds["b"]))
+
+
+@pytest.mark.slow
+def test_large_samples_come_at_the_speed_of_plain_reads():
+    assert max(row.ratio for row in loader.large(3)) > 0.6
+
+
+@pytest.mark.slow
+def test_small_samples_come_without_python_for_each():
+    for row in loader.small(2):
+        assert max(row.ratios) > (5 if "DataLoader" in row.against else 0.2), row.line()
+
+
+@pytest.mark.slow
+def test_staging_is_not_slower_than_copying_by_hand():
+    assert max(max(row.ratios) for row in staging.one_node(alone(), 3)) > 0.5
+
+
+@pytest.mark.slow
+def test_planning_for_4096_nodes_takes_seconds_at_most():
+    before = time.process_time()
+    (row,) = planning.at_scale(1)
+    assert time.process_time() - before < 20  # with making the index
+    assert row.figures["grown_MiB"] < 500
