@@ -239,19 +239,19 @@ def _new_files(*paths: Path | None) -> Iterator[list[BinaryIO | None]]:
 def judge(loaded: Loaded, found: Found) -> Judgement:
     """Judge what was found by a contract. Raises UserError for a metric whose short name is ambiguous."""
     contract = loaded.contract
-    complaints = {
+    wrong = {
         name: {e.run.log: tuple(complaints(e, contract, case)) for e in found.runs if e.key() == case.key()}
         for name, case in contract.cases.items()
     }
     placed: dict[str, list[Evidence]] = {name: [] for name in contract.cases}
     homeless: list[Evidence] = []
     for e in found.runs:
-        fitting = [name for name in contract.cases if e.run.log in complaints[name]]
+        fitting = [name for name in contract.cases if e.run.log in wrong[name]]
         if fitting:
-            placed[min(fitting, key=lambda name: len(complaints[name][e.run.log]))].append(e)
+            placed[min(fitting, key=lambda name: len(wrong[name][e.run.log]))].append(e)
         else:
             homeless.append(e)
-    bench = _Bench(contract, found, placed, complaints)
+    bench = _Bench(contract, found, placed, wrong)
     cases = tuple(bench.case(name) for name in contract.cases)
     used = {e.run.log.parent for runs in placed.values() for e in runs}
     strange = [e for e in homeless if e.given or e.run.log.parent in used]

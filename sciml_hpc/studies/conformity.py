@@ -74,6 +74,8 @@ def _configuration(e: Evidence, case: Case) -> Iterator[str]:
 def _nodes(e: Evidence, contract: Contract) -> Iterator[str]:
     """Nodes that differ from each other, or from what is contracted."""
     system = e.run.content["system"]
+    if len(system["groups"]) > 1:
+        yield f"its nodes are of {len(system['groups'])} kinds"
     for host, differences in system.get("deviating", {}).items():
         yield f"node {host} is not as the others: {'; '.join(differences)}"
     groups = [dict(leaves(group)) for group in system["groups"]]
