@@ -129,7 +129,10 @@ class Judgement:
             text += [f"  note: {note}" for note in case.notes]
         if self.others:
             text.append(f"note: not judged, as no case asks for them: {', '.join(self.others)}")
-        return [*text, self.verdict(), self.merit()]
+        # A record may hold any text: none of it may look like a line of ours.
+        return [
+            "".join(c if c.isprintable() else "\ufffd" for c in line) for line in (*text, self.verdict(), self.merit())
+        ]
 
     def verdict(self) -> str:
         """The last line but one."""
