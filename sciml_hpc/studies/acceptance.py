@@ -12,6 +12,8 @@ that differ or are not as contracted; caches that were not cold; energy that was
 What no file can show, and a centre must secure otherwise:
   - a log and a record forged together, consistently: nothing here is signed. Let the centre's own staff start the runs,
     or keep the hash of the package (`package`) as soon as they end;
+  - figures that only the record has, and from which nothing else in it follows (energy, step times, nodes' figures, the
+    description of the system): they are as true as the file is;
   - results directories thrown away before the one handed in, or the last runs deleted from it (or runs from its middle,
     the later ones renumbered; `max_pause_s` narrows that): compare with the batch system's accounting;
   - clocks, power limits, firmware or cooling that will be other after acceptance, unless `system` contracts them;

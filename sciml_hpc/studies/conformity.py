@@ -74,6 +74,9 @@ def _configuration(e: Evidence, case: Case) -> Iterator[str]:
 def _nodes(e: Evidence, contract: Contract) -> Iterator[str]:
     """Nodes that differ from each other, or from what is contracted."""
     system = e.run.content["system"]
+    job = e.run.content["job"]
+    if (machines := job.get("machines")) is not None and machines < job["nodes"]:
+        yield f"its {job['nodes']} nodes are {machines} machines"
     if len(system["groups"]) > 1:
         yield f"its nodes are of {len(system['groups'])} kinds"
     for host, differences in system.get("deviating", {}).items():

@@ -107,7 +107,8 @@ def merit_of(case: Case, runs: Sequence[Evidence]) -> dict[str, float]:
 def doubtful_energy(e: Evidence, name: str) -> Iterator[str]:
     """Why a figure of energy is not to be relied on, though the record gives it."""
     energy, kind = e.run.content["energy"], name.removeprefix("energy.").partition("_")[0]
-    if doubted := energy.get(f"{kind}_disagreeing_devices"):
+    doubted = energy.get(f"{kind}_disagreeing_devices")
+    if isinstance(doubted, list) and doubted:
         yield f"counter and integrated power of {', '.join(map(str, doubted))} are more than 5 % apart"
     used = e.run.logged("number_of_nodes") * e.run.logged("accelerators_per_node")
     if kind == "gpu" and energy.get("gpu_devices") != used:

@@ -35,6 +35,7 @@ class _Part(BaseModel):
 class _Job(_Part):
     ranks: int
     nodes: int
+    machines: int | None = None
     ranks_per_node: list[int] = Field(min_length=2, max_length=2)
     hosts: list[str]
     global_batch: int
@@ -100,9 +101,8 @@ class Evidence:
 
     @property
     def ended_ms(self) -> int:
-        """The time of `run_stop`, or of the last line of a run that did not come to it."""
-        stop = last(self.run.lines, "run_stop") or (self.run.lines[-1] if self.run.lines else None)
-        return stop.time_ms if stop else 0
+        """The last time in the log: the result's, when all that follows training has been measured."""
+        return self.run.lines[-1].time_ms if self.run.lines else 0
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -160,10 +160,7 @@ def search(results: Sequence[Path]) -> Found:
             continue
         seen[path.resolve()] = None
         try:
-            run = load(path)
-            _Measured.model_validate(run.content)
-        except ValidationError as error:
-            unreadable[path] = _broken(path) or str(explain(str(path.with_suffix(".json")), error))
+            run = _load(path)
         except UserError as error:
             unreadable[path] = _broken(path) or str(error)
         else:
@@ -198,6 +195,19 @@ def leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             waiting += [(f"{name}[{i}]", inner) for i, inner in enumerate(value)]
         else:
             yield name, value
+
+
+def _load(log: Path) -> Run:
+    """The run of a log, all of whose record that is looked at here has the form it should have."""
+    run, record = load(log), log.with_suffix(".json")
+    try:
+        _Measured.model_validate(run.content)
+        run.described("")
+    except ValidationError as error:
+        raise explain(str(record), error) from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{record}: its description of the system is malformed: {error}") from None
+    return run
 
 
 def _faults(run: Run) -> Iterator[str]:
@@ -252,27 +262,7 @@ def _against_the_log(run: Run) -> Iterator[str]:
         yield "was interrupted and resumed: the runs of a contract are of one piece"
     if [e.epoch for e in epochs] != list(range(1, log.epochs + 1)):
         yield f"has {len(epochs)} epochs in the record, {log.epochs} in the log"
-    for e in epochs:
-        marks = {
-            x.key: x.time_ms for x in lines if x.metadata.get("epoch_num") == e.epoch and x.key.startswith("epoch_")
-        }
-        wall_s = (marks["epoch_stop"] - marks["epoch_start"]) / 1000
-        if not close_s(e.train_s, wall_s):
-            yield f"epoch {e.epoch} took {e.train_s:.6g} s in the record; the log's lines give {wall_s:.6g} s"
-        for line in lines:
-            told = (
-                line.value.get("throughput") if line.key == "tracked_stats" and isinstance(line.value, dict) else None
-            )
-            if (
-                told is not None
-                and line.metadata.get("epoch_num") == e.epoch
-                and not _same(told, e.samples / e.train_s)
-            ):
-                yield (
-                    f"epoch {e.epoch} gives {e.samples / e.train_s:.6g} samples/s in the record, {told:.6g} in the log"
-                )
-        if not job["train_samples"] - job["global_batch"] < e.samples <= job["train_samples"]:
-            yield f"epoch {e.epoch} trained on {e.samples} samples of {job['train_samples']}"
+    yield from _epochs(lines, epochs, job)
     for key, name in (
         ("number_of_nodes", "nodes"),
         ("number_of_ranks", "ranks"),
@@ -310,6 +300,31 @@ def _against_the_log(run: Run) -> Iterator[str]:
     yield from _differing("io", content, figures.stall(epochs))
 
 
+def _epochs(lines: Sequence[logfile.Line], epochs: Sequence[Epoch], job: Mapping[str, Any]) -> Iterator[str]:
+    """The epochs of a record against their lines in the log."""
+    marks: dict[tuple[str, Any], int] = {}
+    stats: dict[Any, dict[str, Any]] = {}
+    for line in lines:
+        number = line.metadata.get("epoch_num")
+        if line.key in ("epoch_start", "epoch_stop"):
+            marks[line.key, number] = line.time_ms
+        elif line.key == "tracked_stats" and isinstance(line.value, dict):
+            stats.setdefault(number, {}).update(line.value)
+    for e in epochs:
+        wall_s = (marks["epoch_stop", e.epoch] - marks["epoch_start", e.epoch]) / 1000
+        if not close_s(e.train_s, wall_s):
+            yield f"epoch {e.epoch} took {e.train_s:.6g} s in the record; the log's lines give {wall_s:.6g} s"
+        for name, unit, value in (
+            ("throughput", " samples/s", e.samples / e.train_s),
+            ("train_loss", " as loss", e.train_loss),
+        ):
+            told = stats.get(e.epoch, {}).get(name)
+            if told is not None and not _same(told, value):
+                yield f"epoch {e.epoch} gives {value:.6g}{unit} in the record, {told!r} in the log"
+        if not job["train_samples"] - job["global_batch"] < e.samples <= job["train_samples"]:
+            yield f"epoch {e.epoch} trained on {e.samples} samples of {job['train_samples']}"
+
+
 def _against_itself(content: Mapping[str, Any]) -> Iterator[str]:
     """Ratios against what they were made of, as far as the record has both."""
     job, rate = content["job"], content["throughput"]["samples_per_s"]
@@ -319,6 +334,11 @@ def _against_itself(content: Mapping[str, Any]) -> Iterator[str]:
     if staging.get("read_amplification") is not None:
         true = {"read_amplification": staging["shared_read_bytes"] / job["data_bytes"]}
         yield from _differing("staging", content, true)
+    if staging.get("staging_bytes_per_s") is not None:
+        true = {"staging_bytes_per_s": staging["staging_bytes"] / staging["staging_s"]}
+        yield from _differing("staging", content, true)
+    if staging.get("staging_s", 0) > content["time"]["staging_s"] + 0.1:
+        yield f"staging.staging_s is {staging['staging_s']!r}; the log's lines give {content['time']['staging_s']!r}"
     communication = content["communication"]
     if communication.get("exposed_comm_fraction") is not None:
         step, alone = communication["step_s"], communication["step_without_allreduce_s"]
@@ -330,8 +350,11 @@ def _against_itself(content: Mapping[str, Any]) -> Iterator[str]:
     nodes = content["nodes"]
     if nodes.get("node_spread") is not None:
         low, high = nodes["node_samples_per_s"]["min"], nodes["node_samples_per_s"]["max"]
-        if not (high - low) / high * (1 - 1e-9) <= nodes["node_spread"] <= (high - low) / low * (1 + 1e-9):
-            yield f"nodes.node_spread is {nodes['node_spread']!r}; the nodes' figures go from {low!r} to {high!r}"
+        middle, spread = nodes["node_samples_per_s"]["median"], nodes["node_spread"]
+        if not (
+            low <= middle <= high and (high - low) / high * (1 - 1e-9) <= spread <= (high - low) / low * (1 + 1e-9)
+        ):
+            yield f"nodes.node_spread is {spread!r}; the nodes' figures are {low!r}, {middle!r} (median) to {high!r}"
     compute = content["compute"]
     if compute.get("flop_per_s") is not None:
         true = {"flop_per_s": rate * compute["flops_per_sample"]}
@@ -343,6 +366,10 @@ def _against_itself(content: Mapping[str, Any]) -> Iterator[str]:
         source = energy.get(f"{kind}_provenance")
         if energy.get(f"{kind}_energy_J") is not None and source != "measured":
             yield f"energy.{kind}_energy_J is given, but its source is {source!r} and not measured"
+        total, integrated = energy.get(f"{kind}_energy_J"), energy.get(f"{kind}_integrated_power_J")
+        doubted = energy.get(f"{kind}_disagreeing_devices")
+        if total is not None and integrated is not None and not doubted and abs(integrated - total) > 0.05 * total:
+            yield f"energy.{kind}_energy_J is {total!r}; integrated power gives {integrated!r}, and no device disagrees"
     if energy.get("gpu_J_per_sample") is not None:
         samples = sum(e["samples"] for e in content["epochs"])
         yield from _differing("energy", content, {"gpu_J_per_sample": energy["gpu_phases_J"]["training"] / samples})

@@ -271,7 +271,7 @@ def edits_log_and_hash(vendor: Vendor) -> str:
     log = vendor.set()[2]
     log.write_bytes(log.read_bytes().replace(b'"throughput": 39.4', b'"throughput": 59.4'))
     edit(log, lambda r: None, forge=True)
-    return "result_2.txt: epoch 1 gives 39.4089 samples/s in the record, 59.4089 in the log"
+    return "result_2.txt: epoch 1 gives 39.4089 samples/s in the record, 59.40886699507389 in the log"
 
 
 def turns_an_invalid_run_valid(vendor: Vendor) -> str:
@@ -464,6 +464,22 @@ def makes_up_energy(vendor: Vendor) -> str:
     return "result_2.txt: energy.gpu_energy_J is given, but its source is 'recorded' and not measured"
 
 
+def lowers_the_energy(vendor: Vendor) -> str:
+    for log in vendor.set():
+        edit(log, lambda r: r["energy"].update(gpu_energy_J=4e5, gpu_integrated_power_J=5e5))
+    return "result_0.txt: energy.gpu_energy_J is 400000.0; integrated power gives 500000.0, and no device disagrees"
+
+
+def evens_out_the_nodes(vendor: Vendor) -> str:
+    edit(vendor.set()[2], lambda r: r["nodes"].update(node_spread=0.001))
+    return "result_2.txt: nodes.node_spread is 0.001; the nodes' figures are 49.2"
+
+
+def speeds_up_staging(vendor: Vendor) -> str:
+    edit(vendor.set()[2], lambda r: r["staging"].update(staging_bytes=1 << 30, staging_bytes_per_s=1e12))
+    return "result_2.txt: staging.staging_bytes_per_s is 1000000000000.0 in the record; it follows that it is 165191049"
+
+
 def raises_the_clocks(vendor: Vendor) -> str:
     def change(record: dict) -> None:
         for gpu in record["system"]["groups"][0]["hardware"]["gpus"]:
@@ -483,6 +499,11 @@ def mixes_nodes(vendor: Vendor) -> str:
     return "result_2.txt: node n3 is not as the others: hardware.memory_GiB: 512 where most have 1024"
 
 
+def calls_containers_nodes(vendor: Vendor) -> str:
+    edit(vendor.set()[2], lambda r: r["job"].update(machines=1))
+    return "result_2.txt: its 4 nodes are 1 machines"
+
+
 def takes_more_nodes(vendor: Vendor) -> str:
     vendor.set(count=3)
     vendor.run(4, nodes=8)
@@ -498,6 +519,11 @@ def resumes(vendor: Vendor) -> str:
 def mangles_a_record(vendor: Vendor) -> str:
     edit(vendor.set()[2], lambda r: r["system"].update(groups="four"))
     return "result_2.json: system.groups: found 'four'; input should be a valid list"
+
+
+def mangles_the_description_of_its_nodes(vendor: Vendor) -> str:
+    edit(vendor.set()[2], lambda r: r["system"]["groups"][0]["software"]["operating_system"].update(name=7))
+    return "result_2.json: its description of the system is malformed: "
 
 
 ATTEMPTS = [
@@ -535,11 +561,16 @@ ATTEMPTS = [
     calls_a_warm_cache_cold,
     stages_beforehand,
     makes_up_energy,
+    lowers_the_energy,
+    evens_out_the_nodes,
+    speeds_up_staging,
     raises_the_clocks,
     mixes_nodes,
+    calls_containers_nodes,
     takes_more_nodes,
     resumes,
     mangles_a_record,
+    mangles_the_description_of_its_nodes,
 ]
 
 
