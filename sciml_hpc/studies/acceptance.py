@@ -263,11 +263,12 @@ def judge(loaded: Loaded, found: Found) -> Judgement:
     reasons = [
         *(f"{log} was given twice" for log in found.repeated),
         *(f"{e.run.name} is {described(e)}, which no case asks for" for e in strange),
-        *(why for log, why in found.unreadable.items() if log.parent not in used),
+        *(why for log, why in found.unreadable.items() if log.parent not in used and log in found.named),
     ]
+    apart = [str(log) for log in found.unreadable if log.parent not in used and log not in found.named]
     expected = "runs that a case asks for, each once"
     results = Outcome("results", "INVALID" if reasons else "PASS", expected, reasons=tuple(reasons))
-    return Judgement(loaded, results, cases, tuple(e.run.name for e in homeless if e not in strange))
+    return Judgement(loaded, results, cases, (*(e.run.name for e in homeless if e not in strange), *apart))
 
 
 class _Bench:

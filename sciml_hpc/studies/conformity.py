@@ -31,7 +31,6 @@ def complaints(e: Evidence, contract: Contract, case: Case) -> Iterator[str]:
     for what, found, asked in (
         ("data set", record.dataset.name, case.dataset.name),
         ("index_sha256 of the data", record.dataset.index_sha256, case.dataset.index_sha256),
-        ("number of ranks", run.logged("number_of_ranks"), case.size),
         ("global batch", run.logged("global_batch_size"), case.global_batch),
     ):
         if found != asked:
@@ -177,10 +176,11 @@ def _goal(target: Mapping[str, Any]) -> str:
 def asked_for(case: Case) -> str:
     work = f"{case.epochs} epochs of fixed work" if case.epochs else f"to {_goal(case.target.model_dump())}"
     name = f"{case.benchmark}{' ' + case.task if case.task else ''}"
-    return f"{name} on {case.nodes} nodes ({case.scaling} scaling), {work},"
+    return f"{name} on {case.nodes} nodes and {case.size} ranks ({case.scaling} scaling), {work},"
 
 
 def described(e: Evidence) -> str:
-    benchmark, task, nodes, scaling, fixed = e.key()
+    benchmark, task, nodes, ranks, scaling, fixed = e.key()
     work = "fixed work" if fixed else "to its target"
-    return f"a run of {benchmark}{' ' + task if task else ''} on {nodes} nodes ({scaling} scaling, {work})"
+    name = f"{benchmark}{' ' + task if task else ''}"
+    return f"a run of {name} on {nodes} nodes and {ranks} ranks ({scaling} scaling, {work})"

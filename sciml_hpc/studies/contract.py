@@ -171,7 +171,7 @@ class Case(Settings):
 
     def key(self) -> tuple[Hashable, ...]:
         """By what runs find their case."""
-        return self.benchmark, self.task, self.nodes, self.scaling, self.epochs is not None
+        return self.benchmark, self.task, self.nodes, self.size, self.scaling, self.epochs is not None
 
     def config(self) -> dict[str, Any] | None:
         """The configuration less its seed, by dotted names; None where only its hash is contracted.

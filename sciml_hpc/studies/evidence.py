@@ -118,7 +118,8 @@ class Evidence:
         """What `contract.Case.key` is of the case the run may belong to."""
         record = self.run.record
         task = self.run.content.get("task", "")
-        return record.benchmark, task, self.run.logged("number_of_nodes"), record.scaling, self.fixed_work
+        size = self.run.logged("number_of_nodes"), self.run.logged("number_of_ranks")
+        return record.benchmark, task, *size, record.scaling, self.fixed_work
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class Found:
     runs: tuple[Evidence, ...]
     unreadable: Mapping[Path, str]
     """Logs that are no whole run: a missing or malformed record, a run that broke; with the reason."""
+    named: frozenset[Path]
+    """Logs that the user named, rather than a directory above them."""
     repeated: tuple[Path, ...]
     """Logs that were given more than once."""
     folders: Mapping[Path, tuple[str, ...]]
@@ -169,6 +172,7 @@ def search(results: Sequence[Path]) -> Found:
     return Found(
         tuple(sorted(runs, key=lambda e: (e.run.started_ms(), e.run.name))),
         unreadable,
+        frozenset(path for path, given in named if given),
         tuple(repeated),
         {folder: tuple(_missing(folder)) for folder in folders},
         {folder: logs for folder, logs in left_out.items() if logs},

@@ -122,8 +122,8 @@ def test_a_size_that_was_not_run_is_missing(vendor, accept):
     found = accept(contract(work=terms(), large=terms(nodes=64, global_batch=256)))
     assert found.status == errors.INVALID
     assert found.verdict == (
-        "MISSING: large: runs (no run of cloudmask on 64 nodes (strong scaling), 3 epochs of fixed work, was handed "
-        "in); and 1 more: not accepted"
+        "MISSING: large: runs (no run of cloudmask on 64 nodes and 256 ranks (strong scaling), 3 epochs of fixed work, "
+        "was handed in); and 1 more: not accepted"
     )
     assert found.merit == "FOM: none (what is MISSING has no figure of merit)"
     assert found.of("min of samples_per_s") == ["PASS", "MISSING"]
@@ -507,7 +507,9 @@ def calls_containers_nodes(vendor: Vendor) -> str:
 def takes_more_nodes(vendor: Vendor) -> str:
     vendor.set(count=3)
     vendor.run(4, nodes=8)
-    return r"result_3.txt is a run of cloudmask on 8 nodes \(strong scaling, fixed work\), which no case asks for"
+    return (
+        r"result_3.txt is a run of cloudmask on 8 nodes and 32 ranks \(strong scaling, fixed work\), which no case asks"
+    )
 
 
 def resumes(vendor: Vendor) -> str:
@@ -687,9 +689,12 @@ def test_a_pause_long_enough_for_a_run_is_noted(vendor, accept):
 def test_runs_of_other_sizes_in_their_own_directories_are_listed_and_not_judged(vendor, accept):
     vendor.set()
     other = vendor.run(1, nodes=8, folder="handed-in/eight")
+    broken = vendor.run(1, nodes=2, folder="handed-in/two")
+    broken.with_suffix(".json").unlink()
     found = accept(contract())
     assert found.status == errors.VALID
-    assert f"note: not judged, as no case asks for them: {other}" in found.text
+    assert f"note: not judged, as no case asks for them: {other}, {broken}" in found.text
+    assert f"INVALID: results ({broken} has no record beside it" in accept(contract(), other.parent, broken).verdict
     assert f"INVALID: results ({other} is a run of cloudmask on 8 nodes" in accept(contract(), other).verdict
 
 
