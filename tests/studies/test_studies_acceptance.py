@@ -308,10 +308,6 @@ def leaves_in_a_run_that_broke(vendor: Vendor) -> str:
     return "result_4.txt is INVALID: lost rank 3 on n4"
 
 
-def hands_in_some_of_the_runs(vendor: Vendor) -> list[Path]:
-    return vendor.set(count=5)[:4]
-
-
 def closes_the_gap(vendor: Vendor) -> str:
     runs = vendor.set(count=5)
     remove(runs[1])
