@@ -48,6 +48,7 @@ setup(
         "horovod": ["horovod>=0.28.1"],
         "report": ["jinja2>=3.1", "matplotlib>=3.7"],
         "test": [
+            "junitparser>=3.1",
             "pytest>=8.0",
             "pytest-mpi>=0.6",
             "pytest-timeout>=2.2",

@@ -32,6 +32,7 @@ COMMANDS = {
     "system": "what this node is, and what was found and built",
     "check": "judge the log of a run: MLCommons' checker and our own rules",
     "package": "lay out results as a submission, with checksums over every file",
+    "accept": "judge results by the figures that a contract commits to",
 }
 
 
@@ -94,6 +95,15 @@ def parser() -> argparse.ArgumentParser:
     package.add_argument("results", type=Path, nargs="+", metavar="RESULT_FILE", help="result_N.txt of several runs")
     package.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the package")
     package.add_argument("--org", default="unknown", help="the submitting organisation")
+    accept = add("accept", COMMANDS["accept"], _accept)
+    accept.add_argument(
+        "contract", type=Path, metavar="ACCEPTANCE.yaml", help="the contract; see jobscripts/acceptance"
+    )
+    accept.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="result_N.txt, or directories of them")
+    accept.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write the checks to this new file as JUnit XML, too"
+    )
+    accept.add_argument("--json", type=Path, metavar="FILE", help="write the judgement to this new file, too")
     return top
 
 
@@ -327,3 +337,11 @@ def _package(options: argparse.Namespace) -> int:
 
     print("\n".join(package(options.results, options.output, options.org).lines()))
     return errors.VALID
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from sciml_hpc.studies.acceptance import accept
+
+    judgement = accept(options.contract, options.results, options.junit, options.json)
+    print("\n".join(judgement.lines()))
+    return errors.VALID if judgement.accepted else errors.INVALID

@@ -49,12 +49,17 @@ def explain(where: str, error: ValidationError, model: type[BaseModel] | None = 
 
 
 def _fields(model: Any, location: Sequence[str | int]) -> list[str]:
-    """Fields of the model at a location of pydantic's below `model`; of a union, the member with such a `kind`."""
+    """Fields of the model at a location of pydantic's below `model`; of a union, the member with such a `kind`; of a
+    mapping or a sequence, its elements'.
+    """
     for part in location:
         if part in getattr(model, "model_fields", {}):
             model = model.model_fields[part].annotation
         else:
-            kinds = {kind: m for m in get_args(model) for kind in get_args(m.model_fields["kind"].annotation)}
-            model = kinds.get(part)
+            inner = [m for m in get_args(model) if hasattr(m, "model_fields")]
+            kinds = {
+                k: m for m in inner if "kind" in m.model_fields for k in get_args(m.model_fields["kind"].annotation)
+            }
+            model = kinds.get(part) if kinds else next(iter(inner), None)
     models = [m for m in (model, *get_args(model)) if hasattr(m, "model_fields")]
     return list(models[0].model_fields) if models else []

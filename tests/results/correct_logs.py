@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sciml_hpc.results import mllog
 from sciml_hpc.results.logfile import figures, read
@@ -65,8 +66,20 @@ KINDS = {
 SECONDS = {"staging": 7.0, "epoch": 20.0, "eval": 3.0, "interruption": 3600.0, "init": 5.0}
 
 
-def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | None = COMMIT, epoch_s: float = 20.0):
-    """Write the log of `kind` at `path`; the time that passes is that of SECONDS, and 1 ms for each line."""
+def write(
+    path: Path,
+    kind: Kind,
+    clock: Clock,
+    *,
+    seed: int = 1,
+    commit: str | None = COMMIT,
+    epoch_s: float = 20.0,
+    configuration: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the log of `kind` at `path`; the time that passes is that of SECONDS, and 1 ms for each line.
+
+    `configuration` has what is not as usual of the size of the run and its recipe.
+    """
     log = mllog.RunLog(path)
     log.submission(benchmark=kind.benchmark, org="Centre", platform="4x node", version="sciml_hpc 1.0", commit=commit)
     log.cache_clear("cold", "posix_fadvise(DONTNEED) on every shard")
@@ -76,16 +89,16 @@ def write(path: Path, kind: Kind, clock: Clock, *, seed: int = 1, commit: str | 
         log.fixed_work(len(kind.series), kind.metric, kind.direction)
     else:
         log.target(kind.metric, kind.direction, kind.value, "a test", kind.official)
-    log.configuration(
-        seed=seed,
-        train_samples=800,
-        eval_samples=200,
-        nodes=4,
-        ranks=16,
-        accelerators_per_node=4,
-        global_batch=64,
-        recipe={"global_batch": 64, "optimizer": "adam", "base_lr": 1e-3, "epochs": 10},
-    )
+    usual = {
+        "train_samples": 800,
+        "eval_samples": 200,
+        "nodes": 4,
+        "ranks": 16,
+        "accelerators_per_node": 4,
+        "global_batch": 64,
+        "recipe": {"global_batch": 64, "optimizer": "adam", "base_lr": 1e-3, "epochs": 10},
+    }
+    log.configuration(seed=seed, **usual | dict(configuration or {}))
     clock.pass_s(SECONDS["init"])
     log.init_stop()
     log.run_start()
