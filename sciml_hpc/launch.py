@@ -25,7 +25,7 @@ LAUNCHERS = (
 )
 """Variables in which launchers tell a process how many there are and which one it is; the nearest launcher first.
 
-HPE's mpiexec (PALS) has no variable for all processes, unless it also serves PMI-1 (`PMI_SIZE`): only for those of a node.
+HPE's mpiexec (PALS) has none for all processes, unless it serves PMI-1 too (`PMI_SIZE`): only for those of a node.
 """
 
 
