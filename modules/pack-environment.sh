@@ -5,7 +5,7 @@
 #
 #   modules/pack-environment.sh ENV.tar [VENV]        (VENV: .venv of the checkout; ENV.tar.gz or .zst: compressed)
 #
-# In a job, with $LOCAL a node-local directory (jobscripts/slurm/cloudmask.sbatch does this when given PACKED):
+# In a job, with $LOCAL a node-local directory (jobscripts/slurm/sciml_hpc.sbatch does this when given PACKED):
 #
 #   sbcast ENV.tar "$LOCAL/env.tar"
 #   srun --ntasks-per-node=1 sh -c 'mkdir "$LOCAL/env" && tar -xf "$LOCAL/env.tar" -C "$LOCAL/env" && "$LOCAL/env/relocate"'

@@ -19,15 +19,18 @@ LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
     ("SLURM_NTASKS", "SLURM_PROCID"),
-    ("PALS_SIZE", "PALS_RANKID"),
+    ("PALS_LOCAL_SIZE", "PALS_RANKID"),
     ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
     ("FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
 )
-"""Variables in which launchers tell a process how many there are and which one it is; the nearest launcher first."""
+"""Variables in which launchers tell a process how many there are and which one it is; the nearest launcher first.
+
+HPE's mpiexec (PALS) has none for all processes, unless it serves PMI-1 too (`PMI_SIZE`): only for those of a node.
+"""
 
 
 def expected_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
-    """(processes the launcher started, the variable that says so); (1, "") without a launcher."""
+    """(processes the launcher started, or at least, the variable that says so); (1, "") without a launcher."""
     for size, _ in LAUNCHERS:
         if environment.get(size, "").isdigit():
             return int(environment[size]), size

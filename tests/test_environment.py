@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import hashlib
 import os
 import re
 import shutil
@@ -268,9 +269,47 @@ def test_environment_module_loads_and_unloads(folder: str, tmp_path: Path) -> No
     assert done.stdout.splitlines() == expected, done.stderr
 
 
-def test_container_copies_what_it_needs() -> None:
+def test_containers_copy_what_they_need() -> None:
     definition = (REPOSITORY / "modules/sciml_hpc.def").read_text()
-    files = re.search(r"%files\n(.*?)\n\n", definition, re.DOTALL)[1].split("\n")
-    for line in files:
-        source, _ = line.split()
+    apptainer = re.search(r"%files\n(.*?)\n\n", definition, re.DOTALL)[1].split("\n")
+    copied = [line.split()[0] for line in apptainer]
+    dockerfile = (REPOSITORY / "modules/Dockerfile").read_text()
+    docker = [source for line in re.findall(r"^COPY (.*)", dockerfile, re.MULTILINE) for source in line.split()[:-1]]
+    assert sorted(copied) == sorted(docker)
+    for source in copied:
         assert (REPOSITORY / source).exists(), source
+    arguments = re.search(r"%arguments\n(.*?)\n\n", definition, re.DOTALL)[1].split()
+    assert arguments == re.findall(r"^ARG (.*)", dockerfile, re.MULTILINE)
+
+
+def test_recipes_agree_on_versions() -> None:
+    horovod = recipe("echo $HOROVOD")
+    logging = re.search(r"mlperf-logging==([\d.]+)", (REPOSITORY / "setup.py").read_text())[1]
+    easyconfigs = {path.name: path.read_text() for path in (REPOSITORY / "modules/easybuild").glob("*.eb")}
+    for name, text in easyconfigs.items():
+        if name.startswith("Horovod"):
+            assert f"version = '{horovod}'" in text
+        else:
+            assert f"version = '{sciml_hpc.__version__}'" in text
+            assert f"('Horovod', '{horovod}', " in text
+            assert f"('mlperf-logging', '{logging}', " in text
+    assert len(easyconfigs) == 4
+    spack = REPOSITORY / "modules/spack/spack_repo/sciml/packages"
+    assert f"py-horovod@{horovod} " in (spack / "py_sciml_hpc/package.py").read_text()
+    assert f'version("{logging}"' in (spack / "py_mlperf_logging/package.py").read_text()
+
+
+def test_easyconfigs_know_the_patch_of_horovod(tmp_path: Path) -> None:
+    """Its checksum, and that it does to the lines concerned what install-stack.sh does."""
+    patch = REPOSITORY / "modules/easybuild/Horovod-0.28.1_cxx17.patch"
+    for easyconfig in patch.parent.glob("Horovod*.eb"):
+        assert hashlib.sha256(patch.read_bytes()).hexdigest() in easyconfig.read_text()
+    before, after = (
+        [line[1:] for line in patch.read_text().splitlines() if re.match(f"[{c}] *set", line)] for c in "-+"
+    )
+    command = re.search(r"sed -i ('s/CMAKE_CXX_STANDARD[^']*') (.*)\)", RECIPE.read_text())
+    sed = subprocess.run(
+        f"sed {command[1]}", shell=True, input="\n".join(before), capture_output=True, text=True, check=True
+    )
+    assert sed.stdout.splitlines() == after
+    assert re.findall(r"^\+\+\+ b/(.*)", patch.read_text(), re.MULTILINE) == command[2].split()

@@ -12,7 +12,7 @@ from cluster.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.cluster
 
-SCRIPT = Path(__file__).parents[2] / "jobscripts/slurm/cloudmask.sbatch"
+SCRIPT = Path(__file__).parents[2] / "jobscripts/slurm/sciml_hpc.sbatch"
 TELL = 'echo "$(hostname) $SLURM_PROCID/$SLURM_NTASKS $(test -d "$5" && echo scratch) $0 $*"'
 
 
@@ -35,7 +35,7 @@ def submit(cluster: SlurmCluster, folder: Path, commands: str, *options: str, **
         if re.search(r"JobState=(COMPLETED|FAILED|TIMEOUT|CANCELLED)", state):
             break
         time.sleep(0.3)
-    log = (folder / f"sciml_hpc-cloudmask-{job}.log").read_text()
+    log = (folder / f"sciml_hpc-{job}.log").read_text()
     log = "".join(line for line in log.splitlines(True) if not line.startswith("srun: "))  # of queueing and binding
     return job, log, int(re.search(r"ExitCode=(\d+):", state)[1])
 
@@ -62,8 +62,8 @@ def test_ranks_get_the_arguments_and_node_local_storage(cluster: SlurmCluster, t
 def test_goes_on_from_a_checkpoint(cluster: SlurmCluster, tmp_path: Path) -> None:
     (tmp_path / "before/system/strong/cloudmask").mkdir(parents=True)
     (tmp_path / "before/system/strong/cloudmask/result_3.checkpoint").touch()
-    _, log, _ = submit(cluster, tmp_path, TELL, str(SCRIPT), OUTPUT="before")
-    assert log.count("--output before --resume") == 4
+    _, log, _ = submit(cluster, tmp_path, TELL, str(SCRIPT), OUTPUT="before", BENCHMARK="uno")
+    assert log.count("--output before --resume") == log.count("-m sciml_hpc uno ") == 4
     assert "a checkpoint is in before" in log
 
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from toy import clean_environment
+from toy import clean_environment, mpirun
 from worlds import alone, world_of
 
 from sciml_hpc.errors import RunFault, UserError
@@ -141,6 +141,7 @@ def test_agreement_in_a_world_of_one():
 FAKED = {
     "slurm": lambda rank: {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": str(rank)},
     "another MPI's mpirun": lambda rank: {"PMI_SIZE": "4", "PMI_RANK": str(rank)},
+    "PALS": lambda rank: {"PALS_LOCAL_SIZE": "4", "PALS_RANKID": str(rank)},
 }
 
 
@@ -161,3 +162,14 @@ def test_singletons_under_a_launcher_stop_and_one_says_why(launcher: str):
     assert "the launcher started 4 processes" in message
     assert "MPI sees a world of 1" in message
     assert "srun --mpi=pmix" in message
+
+
+def test_a_launcher_that_tells_only_the_nodes_processes_is_believed():
+    code = (
+        "import os\nos.environ.pop('OMPI_COMM_WORLD_SIZE')\nos.environ.update(PALS_LOCAL_SIZE='1', PALS_RANKID='0')\n"
+        "from sciml_hpc.parallel.world import join\nworld = join()\nworld.comm.Barrier()\nprint(world.size)"
+    )
+    done = subprocess.run(
+        [*mpirun(2), "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("2\n2\n", 0), done.stderr
