@@ -28,7 +28,8 @@ class StopFlag:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        signal.signal(number, self._before[number])  # a second one ends the process at once
+        if number != signal.SIGUSR1:  # a warning may come twice; a second wish to end ends the process at once
+            signal.signal(number, self._before[number])
 
     def agree(self, broken: bool) -> int:
         """GO, STOP or BROKEN, the same on all ranks: the worst that any rank knew one call ago."""

@@ -73,6 +73,13 @@ def test_a_second_signal_ends_the_process_at_once():
     assert (done.stdout, done.returncode) == ("SIGTERM\n", -signal.SIGTERM)
 
 
+def test_a_warning_may_come_twice(flag):
+    for _ in range(3):  # from the batch system and from an operator, say
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert flag.received == "SIGUSR1"
+    assert flag.settle() == STOP
+
+
 @pytest.mark.mpi(min_size=2)
 def test_a_signal_on_one_rank_stops_all_at_the_same_call(world):
     made = StopFlag(world)
