@@ -62,9 +62,7 @@ class Saxs(base.Benchmark):
         "Transactions of the Royal Society A 378 (2020) 20190054"
     )
     published = (
-        Published(
-            "accuracy, F1, loss", "in figures only, no numbers; accuracy equals F1, classes being even", "Hey 2020"
-        ),
+        Published("accuracy and F1", "equal, classes being even", "Hey 2020"),
         Published(
             "data", "10,000 + 10,000 simulated profiles; ideal, noisy, beamline (none of them public)", "Hey 2020"
         ),
