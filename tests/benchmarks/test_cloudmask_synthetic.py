@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sciml_hpc.benchmarks.cloudmask import CloudMask, Generator, optics
 from sciml_hpc.benchmarks.cloudmask.optics import BANDS_UM, brightness_temperature, planck, two_stream
-from sciml_hpc.benchmarks.cloudmask.synthetic import _Dice, simulate
+from sciml_hpc.benchmarks.cloudmask.synthetic import Dice, simulate
 
 
 def test_planck_is_the_law_in_si_units() -> None:
@@ -78,7 +78,7 @@ def test_two_stream_limits() -> None:
 @pytest.mark.parametrize("shape", [(150, 187), (300, 376)])
 def test_fields_have_the_stated_spectrum_and_unit_variance(shape: tuple[int, int]) -> None:
     slope = 3.0
-    fields = np.stack([_Dice(shape, 1, k).field(slope) for k in range(60)]).astype(float)
+    fields = np.stack([Dice(shape, 1, k).field(slope) for k in range(60)]).astype(float)
     assert fields.var() == pytest.approx(1, rel=0.1)  # a few long waves carry most of it
     assert abs(fields.mean()) < 1e-6
     power = (np.abs(np.fft.fft2(fields)) ** 2).mean(0)
@@ -94,7 +94,7 @@ def test_fields_have_the_stated_spectrum_and_unit_variance(shape: tuple[int, int
 
 
 def test_normal_variates() -> None:
-    x = _Dice((100, 100), 0, 0).normal(1_000_000).astype(float)
+    x = Dice((100, 100), 0, 0).normal(1_000_000).astype(float)
     assert x.mean() == pytest.approx(0, abs=4e-3)
     assert x.var() == pytest.approx(1, abs=6e-3)
     assert (x**4).mean() == pytest.approx(3, abs=0.04)

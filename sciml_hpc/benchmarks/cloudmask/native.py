@@ -163,13 +163,13 @@ class PatchSource(ABC):
             y, x = top + row * size, left + column * size
             name = self.scenes[split][scene]
             refs, bts, bayes = self.region(name, slice(y, y + size), slice(x, x + run * size))
-            image, mask = self._normalise(name, refs, bts, bayes)
+            image, mask = self.normalise(name, refs, bts, bayes)
             out["image"][done : done + run] = image.reshape(9, size, run, size).transpose(2, 0, 1, 3)
             out["mask"][done : done + run] = mask.reshape(size, run, size).transpose(1, 0, 2)
             done += run
         return out
 
-    def _normalise(
+    def normalise(
         self, name: str, refs: np.ndarray, bts: np.ndarray, bayes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         dark = ~np.isfinite(refs)

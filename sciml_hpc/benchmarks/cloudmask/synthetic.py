@@ -103,7 +103,7 @@ def _wavenumbers(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return (along**2).astype(f32), (across**2).astype(f32)
 
 
-class _Dice:
+class Dice:
     """The random numbers of one scene, and fields of its shape."""
 
     def __init__(self, shape: tuple[int, int], seed: int, number: int) -> None:
@@ -142,7 +142,7 @@ def _step(x: np.ndarray, width: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """How a scene is seen: by day or night, cosine of the sun's and of each column's view zenith angle."""
 
     day: bool
@@ -152,7 +152,7 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Ground:
+class Ground:
     """The surface: shares of the four kinds, S1–S6 reflectances (by day), temperature and glint."""
 
     share: np.ndarray
@@ -161,17 +161,16 @@ class _Ground:
     glint: np.ndarray
 
 
-def _view(dice: _Dice, night_fraction: float) -> _View:
+def seen_from_above(dice: Dice, day: bool, centre: float) -> View:
+    """The view of a scene around latitude `centre` (degrees, north positive)."""
     rows, columns = dice.shape
-    day = not dice.chance(night_fraction)
-    centre = np.rad2deg(np.arcsin(dice.uniform(-0.92, 0.95)))  # uniform over the globe's area, 67° S to 72° N
     zenith = min(80.0, 0.9 * abs(centre) + dice.uniform(5, 25))
     latitude = f32(centre) + np.linspace(-5.4, 5.4, rows, dtype=f32)[:, np.newaxis]  # 1200 km
     across_km = np.linspace(-550, 950, columns, dtype=f32)[np.newaxis]  # the swath lies to one side of the track
-    return _View(day, latitude, float(np.cos(np.deg2rad(zenith))), HEIGHT_KM / np.hypot(f32(HEIGHT_KM), across_km))
+    return View(day, latitude, float(np.cos(np.deg2rad(zenith))), HEIGHT_KM / np.hypot(f32(HEIGHT_KM), across_km))
 
 
-def _ground(dice: _Dice, view: _View) -> _Ground:
+def _ground(dice: Dice, view: View) -> Ground:
     relief, sea_warmth, land_warmth = dice.field(3.0), dice.field(3.4), dice.field(3.4)
     climate_K = f32(301.15 + dice.uniform(-4, 4)) - f32(0.0085) * view.latitude**2
     sea_K = np.maximum(climate_K, f32(271.5)) + f32(2.5) * sea_warmth
@@ -201,7 +200,7 @@ def _ground(dice: _Dice, view: _View) -> _Ground:
         for band in albedo.T.astype(f32):
             bright = _mixed(band, share) * (texture + f32(0.07) * land * dice.normal()) + glint
             refs.append(np.clip(bright, 0, f32(0.97)))
-    return _Ground(share, refs, kelvin, glint)
+    return Ground(share, refs, kelvin, glint)
 
 
 def _mixed(values: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -218,7 +217,7 @@ class _Air:
     kelvin: np.float32
 
 
-def _air(view: _View, ground_K: float, vapour_cm: float, height_km: float) -> _Air:
+def _air(view: View, ground_K: float, vapour_cm: float, height_km: float) -> _Air:
     """Vapour thins out with height; representative absorption per centimetre of precipitable water."""
     above = np.exp(-height_km / VAPOUR_KM)
     depths = (0.06 + 0.02 * vapour_cm, 0.03 + 0.055 * vapour_cm, 0.05 + 0.10 * vapour_cm)
@@ -229,7 +228,7 @@ def _air(view: _View, ground_K: float, vapour_cm: float, height_km: float) -> _A
     )
 
 
-def _clear_sky(dice: _Dice, view: _View, ground: _Ground, air: _Air) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _clear_sky(dice: Dice, view: View, ground: Ground, air: _Air) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Reflectances S1–S6 (none by night) and radiances S7–S9 above a cloudless atmosphere."""
     haze = f32(dice.uniform(0.02, 0.25)) * np.exp(f32(0.6) * dice.field(3.0))
     dust = np.zeros_like(haze)
@@ -262,15 +261,15 @@ def _clear_sky(dice: _Dice, view: _View, ground: _Ground, air: _Air) -> tuple[li
     return refs, radiances
 
 
-def _sunlight(view: _View) -> float:
+def _sunlight(view: View) -> float:
     """Solar irradiance of the ground in S7, W m⁻² µm⁻¹."""
     return float(planck(BANDS_UM[S7], f32(SUN_K))) * SUN_SR * view.sun if view.day else 0.0
 
 
 def _cover(
-    dice: _Dice,
+    dice: Dice,
     layer: Layer,
-    view: _View,
+    view: View,
     refs: list[np.ndarray],
     radiances: list[np.ndarray],
     ground_K: float,
@@ -323,11 +322,10 @@ class Scene:
     """The truth behind the mask: visible optical depth of all clouds."""
 
 
-def simulate(patch: int, night_fraction: float, seed: int, number: int) -> Scene:
-    """Scene `number` of the data set `seed`, for patches of `patch` pixels."""
-    dice = _Dice(scene_shape(patch), seed, number)
-    view = _view(dice, night_fraction)
-    ground = _ground(dice, view)
+def observe(dice: Dice, view: View, ground: Ground) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the instrument measures of a ground under a random atmosphere and clouds, float32: reflectances S1–S6
+    (6, r, c), brightness temperatures S7–S9 (3, r, c) in K, and the truth: the clouds' visible optical depth (r, c).
+    """
     ground_K = float(ground.kelvin.mean(dtype=np.float64))
     # saturation follows Clausius and Clapeyron, doubling every 11 K; 4 cm in the tropics
     vapour_cm = float(np.clip(4 * np.exp((ground_K - 300) / 16) * dice.uniform(0.7, 1.3), 0.1, 6))
@@ -338,17 +336,27 @@ def simulate(patch: int, night_fraction: float, seed: int, number: int) -> Scene
         depth += _cover(dice, layer, view, refs, radiances, ground_K, vapour_cm)
 
     seen = np.zeros((6, *dice.shape), f32)
-    for band, ref in enumerate(refs):
+    for band, ref in enumerate(refs):  # none by night
         seen[band] = ref + f32(REF_NOISE) * dice.normal()
     bts = np.empty((3, *dice.shape), f32)
     for i, radiance in enumerate(radiances):
         bts[i] = brightness_temperature(BANDS_UM[S7 + i], radiance) + f32(BT_NOISE_K[i]) * dice.normal()
+    return seen, bts, depth
 
+
+def simulate(patch: int, night_fraction: float, seed: int, number: int) -> Scene:
+    """Scene `number` of the data set `seed`, for patches of `patch` pixels."""
+    dice = Dice(scene_shape(patch), seed, number)
+    day = not dice.chance(night_fraction)
+    centre = np.rad2deg(np.arcsin(dice.uniform(-0.92, 0.95)))  # uniform over the globe's area, 67° S to 72° N
+    view = seen_from_above(dice, day, centre)
+    ground = _ground(dice, view)
+    refs, bts, depth = observe(dice, view, ground)
     # Bayesian detection errs smoothly with its prior fields, and towards cloud over snow, ice and strong glint
     doubt = f32(0.5) * dice.field(1.8) + f32(0.8) * (ground.share[3] + (ground.glint > 0.12))
     logit = f32(2.5) * np.log((depth + f32(1e-4)) / f32(DETECTABLE)) + doubt
     bayes = np.where(logit >= 0, 1 / (1 + np.exp(-np.abs(logit))), f32(0))
-    return Scene(seen, bts, bayes, depth)
+    return Scene(refs, bts, bayes, depth)
 
 
 PASS_SCENES, PASS_ORBITS = 4, 2

@@ -67,7 +67,7 @@ class Images(PatchSource):
             parts = self.region(name, everything, everything)
             refs, bts, bayes = (part[..., rows[:, np.newaxis], columns] for part in parts)
             cloud = np.where(bayes > 0.5, bayes, np.minimum(bayes, 0))  # what is not known stays so
-            out["image"][i], out["mask"][i] = self._normalise(name, refs, bts, cloud)
+            out["image"][i], out["mask"][i] = self.normalise(name, refs, bts, cloud)
         return out
 
 

@@ -19,28 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciml_hpc.benchmarks.cloudmask.native import PATCHES, scene_shape, split_scenes, write_scene
-from sciml_hpc.benchmarks.cloudmask.optics import (
-    ALBEDO,
-    ALBEDO_SPREAD,
-    BANDS_UM,
-    S7,
-    brightness_temperature,
-    f32,
-)
+from sciml_hpc.benchmarks.cloudmask.optics import ALBEDO, ALBEDO_SPREAD, f32
 from sciml_hpc.benchmarks.cloudmask.synthetic import (
-    BT_NOISE_K,
     DETECTABLE,
-    HEIGHT_KM,
-    LAYERS,
-    REF_NOISE,
+    Dice,
+    Ground,
     Scene,
-    _air,
-    _clear_sky,
-    _cover,
-    _Dice,
-    _Ground,
-    _View,
+    View,
+    observe,
     schedule,
+    seen_from_above,
 )
 from sciml_hpc.benchmarks.slstr.native import Images
 
@@ -53,17 +41,7 @@ FREEZING_K = 271.5
 """Sea water freezes at −1.6 °C."""
 
 
-def _view(dice: _Dice, night_fraction: float) -> _View:
-    rows, columns = dice.shape
-    day = not dice.chance(night_fraction)
-    centre = -np.rad2deg(np.arcsin(dice.uniform(np.sin(SOUTH[1]), np.sin(SOUTH[0]))))  # uniform over the area
-    zenith = min(80.0, 0.9 * abs(centre) + dice.uniform(5, 25))
-    latitude = f32(centre) + np.linspace(-5.4, 5.4, rows, dtype=f32)[:, np.newaxis]  # 1200 km
-    across_km = np.linspace(-550, 950, columns, dtype=f32)[np.newaxis]  # the swath lies to one side of the track
-    return _View(day, latitude, float(np.cos(np.deg2rad(zenith))), HEIGHT_KM / np.hypot(f32(HEIGHT_KM), across_km))
-
-
-def _ocean(dice: _Dice, view: _View) -> _Ground:
+def _ocean(dice: Dice, view: View) -> Ground:
     share = np.zeros((4, *dice.shape), f32)
     share[0] = 1
     climate_K = f32(301.15 + dice.uniform(-4, 4)) - f32(0.0085) * view.latitude**2
@@ -72,30 +50,18 @@ def _ocean(dice: _Dice, view: _View) -> _Ground:
     albedo = ALBEDO[0] * np.exp(ALBEDO_SPREAD[0] * (0.8 * common + 0.6 * own))
     texture = np.exp(f32(0.25) * dice.field(3.0))
     refs = [f32(band) * texture for band in albedo] if view.day else []
-    return _Ground(share, refs, kelvin, np.zeros(dice.shape, f32))
+    return Ground(share, refs, kelvin, np.zeros(dice.shape, f32))
 
 
 def simulate(generator: Generator, seed: int, number: int) -> Scene:
     """Scene `number` of the data set `seed`, on a grid of 256/`generator.patch` km; `bayes` is a probability."""
-    dice = _Dice(scene_shape(generator.patch), seed, number)
-    view = _view(dice, generator.night_fraction)
-    ground = _ocean(dice, view)
-    ground_K = float(ground.kelvin.mean(dtype=np.float64))
-    # saturation follows Clausius and Clapeyron, doubling every 11 K; 4 cm in the tropics
-    vapour_cm = float(np.clip(4 * np.exp((ground_K - 300) / 16) * dice.uniform(0.7, 1.3), 0.1, 6))
-
-    refs, radiances = _clear_sky(dice, view, ground, _air(view, ground_K, vapour_cm, 0.0))
-    depth = np.zeros(dice.shape, f32)
-    for layer in LAYERS.values():
-        depth += _cover(dice, layer, view, refs, radiances, ground_K, vapour_cm)
-
-    seen = np.zeros((6, *dice.shape), f32)
-    for band, ref in enumerate(refs):  # none by night
-        seen[band] = ref + f32(REF_NOISE) * dice.normal()
-    kelvin = [brightness_temperature(BANDS_UM[S7 + i], radiance) for i, radiance in enumerate(radiances)]
-    bts = np.stack([bt + f32(noise) * dice.normal() for bt, noise in zip(kelvin, BT_NOISE_K, strict=True)])
+    dice = Dice(scene_shape(generator.patch), seed, number)
+    day = not dice.chance(generator.night_fraction)
+    centre = -np.rad2deg(np.arcsin(dice.uniform(np.sin(SOUTH[1]), np.sin(SOUTH[0]))))  # uniform over the area
+    view = seen_from_above(dice, day, centre)
+    refs, bts, depth = observe(dice, view, _ocean(dice, view))
     logit = f32(2.5) * np.log((depth + f32(1e-4)) / f32(DETECTABLE)) + f32(0.5) * dice.field(1.8)
-    return Scene(seen, bts, 1 / (1 + np.exp(-logit)), depth)
+    return Scene(refs, bts, 1 / (1 + np.exp(-logit)), depth)
 
 
 class Simulated(Images):
