@@ -47,7 +47,7 @@ def pictures(model: Regressor, maps: torch.Tensor, batch: Mapping[str, torch.Ten
     panels = np.concatenate([shown, explained], axis=1).astype(np.float32)[:, :, ::-1]
     labels = (
         *(f"ln(1 + neutrons), {low:g}–{high:g} meV" for low, high in BANDS_meV),
-        *(f"raises (+) or lowers (−) {name}, of the largest" for name in ("J", "J′")),
+        *(f"Grad-CAM of {name}: + raises, − lowers it" for name in ("J", "J′")),
     )
     return tuple(
         Picture(

@@ -51,7 +51,7 @@ class Maps:
         self.fields = sample_fields(generator.size)
         half = (np.arange(GRID // 2) + 0.5) / GRID
         self._sums = spinwave.lattice_sums(half[None, :], half[:, None])
-        self._form2 = np.square(spinwave.form_factor(_momentum(GRID)))
+        self._form2 = np.square(spinwave.form_factor(_momentum()))
         self.seen = seen(generator.size)
         """(bands, size, size) bool: where there are detectors."""
 
@@ -89,21 +89,24 @@ class Maps:
 
 
 def seen(size: int) -> np.ndarray:
-    """Where there are detectors: (bands, size, size) bool, rows k and columns h, judged at the pixels' centres and at
-    the middle of each band, for the same angle is another Q at another energy."""
-    q = _momentum(size)
-    centres = (np.arange(size) + 0.5) / size
+    """Where there are detectors: (bands, size, size) bool, rows k and columns h.
+
+    Judged at the middle of each band, for the same angle is another Q at another energy, and at the points of `GRID`; a
+    pixel counts only if all of its points do.
+    """
+    centres = (np.arange(GRID) + 0.5) / GRID
     direction = np.degrees(np.arctan2(centres[:, None], centres[None, :]))
     rotated = ~np.any([(direction > low) & (direction < high) for low, high in DEAD_SECTORS_DEG], axis=0)
-    result = []
+    result, step = [], GRID // size
     for low, high in BANDS_meV:
-        angle = np.degrees(spinwave.scattering_angle(q, INCIDENT_meV, (low + high) / 2))
+        angle = np.degrees(spinwave.scattering_angle(_momentum(), INCIDENT_meV, (low + high) / 2))
         gap = np.any([(angle > start) & (angle < stop) for start, stop in GAPS_DEG], axis=0)
-        result.append(rotated & (angle > ANGLES_DEG[0]) & (angle < ANGLES_DEG[1]) & ~gap)
+        points = rotated & (angle > ANGLES_DEG[0]) & (angle < ANGLES_DEG[1]) & ~gap
+        result.append(points.reshape(size, step, size, step).all((1, 3)))
     return np.stack(result)
 
 
-def _momentum(size: int) -> np.ndarray:
-    """|Q| in Å⁻¹ at the centres of size² pixels over 0 ≤ h, k < 1; rows k, columns h."""
-    centres = (np.arange(size) + 0.5) / size
+def _momentum() -> np.ndarray:
+    """|Q| in Å⁻¹ at the points of `GRID` over 0 ≤ h, k < 1; rows k, columns h."""
+    centres = (np.arange(GRID) + 0.5) / GRID
     return 2 * np.pi / spinwave.LATTICE_A * np.hypot(centres[:, None], centres[None, :])
