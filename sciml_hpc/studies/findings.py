@@ -59,6 +59,11 @@ class Findings:
         """Whether every step of the study came to a VALID result."""
         return not self.missing
 
+    @property
+    def converged(self) -> bool:
+        """Whether every run went to its target, rather than do fixed work."""
+        return all(run.converged for run in self.timed)
+
     def throughput(self) -> dict[int, Interval]:
         """Samples per second by number of ranks."""
         return {n: geometric([r.samples_per_s for r in group]) for n, group in by_size(self.timed).items()}
@@ -185,7 +190,8 @@ def lines(found: Findings) -> list[str]:
         said.append(f"  {loss.sentence()}")
         said += [f"    note: {note}" for note in loss.notes]
     for name, row in found.weak_metric.items():
-        said.append(f"  {name}: T {row['T']}, S {row['S']}, M′ {row['M']}, TTTa {'none' if row['TTTa_s'] is None else seconds(row['TTTa_s'])}")
+        reached = "none" if row["TTTa_s"] is None else seconds(row["TTTa_s"])
+        said.append(f"  {name}: T {row['T']}, S {row['S']}, M′ {row['M']}, TTTa {reached}")
     if found.projection:
         said.append(f"  PROJECTION, not measured (error where a size is left out: {found.projection.error:.1%}):")
         for p in found.projection.points:

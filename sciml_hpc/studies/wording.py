@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from sciml_hpc.studies.efficiency import Interval
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -20,14 +18,18 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
-def pair(x: Interval) -> tuple[str, str]:
-    """(value, its interval as low–high), to two digits of the interval's half-width; no interval: an empty text."""
+def pair(x: Interval, most: int = 4) -> tuple[str, str]:
+    """(value, its interval as low–high), to two digits of the interval's half-width, but at `most` so many digits after
+    the point. No interval: an empty text.
+    """
     if x.low is None or x.high is None:
         return number(x.value), ""
     half = (x.high - x.low) / 2
-    if half <= 0 or min(abs(x.low), abs(x.value)) < 1e-4:
+    if half <= 0:
+        return number(x.value), ""
+    if min(abs(x.low), abs(x.value)) < 1e-4:
         return number(x.value), f"{number(x.low)}–{number(x.high)}"
-    places = max(0, min(1 - _magnitude(half, 2), 4 - _magnitude(x.value, 5)))
+    places = max(0, min(1 - _magnitude(half, 2), 4 - _magnitude(x.value, 5), most))
     return f"{x.value:,.{places}f}", f"{x.low:,.{places}f}–{x.high:,.{places}f}"
 
 
@@ -53,6 +55,16 @@ def scaled(value: float, unit: str) -> str:
     """A quantity with the decimal prefix of its unit, as in 1.25 GB or 300 kJ."""
     power = 0 if value == 0 else max(0, min(6, _magnitude(value, 3) // 3))
     return f"{number(value / 1000**power)} {('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}{unit}"
+
+
+def plural(n: int, word: str) -> str:
+    """The word as it stands with so many of the things."""
+    return word if n == 1 else f"{word}s"
+
+
+def capital(words: str) -> str:
+    """With a capital letter at the beginning."""
+    return words[:1].upper() + words[1:]
 
 
 def _magnitude(value: float, digits: int) -> int:

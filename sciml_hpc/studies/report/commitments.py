@@ -69,9 +69,7 @@ def of_record(record: Mapping[str, Any], sentence: str, merit: str) -> Judged:
         sentence=sentence,
         merit=merit,
         commitments=tuple(
-            Commitment(
-                case, c["name"], c["expected"], c["found"], c["unit"], c["n"], c["status"], tuple(c["reasons"])
-            )
+            Commitment(case, c["name"], c["expected"], c["found"], c["unit"], c["n"], c["status"], tuple(c["reasons"]))
             for case, c in checks
         ),
         notes=tuple(notes),

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sciml_hpc.benchmarks.base import Picture
 from sciml_hpc.studies import wording
@@ -28,13 +29,21 @@ from sciml_hpc.studies.report.courses import Course
 INK = {"black": "#000000", "blue": "#0072b2", "vermillion": "#c44e00", "green": "#007a56", "purple": "#a8417f"}
 """Colours of lines: those of Okabe and Ito (2008), darkened where the contrast with white was below 3 to 1."""
 FILLS = (
-    ("#0072b2", ""), ("#e69f00", "//"), ("#56b4e9", ".."), ("#d55e00", "\\\\"), ("#009e73", "xx"),
-    ("#f0e442", "--"), ("#cc79a7", "++"), ("#ffffff", "oo"), ("#777777", ""),
-)  # fmt: skip
+    ("#0072b2", ""),
+    ("#e69f00", "//"),
+    ("#56b4e9", ".."),
+    ("#d55e00", "\\\\"),
+    ("#009e73", "xx"),
+    ("#f0e442", "--"),
+    ("#cc79a7", "++"),
+    ("#ffffff", "oo"),
+    ("#dddddd", ""),
+)
 """Fills of bars, always with a black edge."""
 MARKERS = "osD^vP*X"
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#666666"
+SUM = "sum: the loss"
 WIDTH = 5.0
 """Inches, so that text of 9 points is legible on a telephone, too."""
 STYLE = {
@@ -108,13 +117,26 @@ def scaling(found: Findings, scale: Scale, what: str) -> Figure:
     axes.plot(
         [scale.at(r.ranks) for r in found.timed],
         [r.samples_per_s if rates else r.time_s for r in found.timed],
-        linestyle="", marker="o", markersize=6, markerfacecolor="none", markeredgecolor=INK["blue"],
-        markeredgewidth=0.8, label="one run", zorder=2,
-    )  # fmt: skip
+        linestyle="",
+        marker="o",
+        markersize=6,
+        markerfacecolor="none",
+        markeredgecolor=INK["blue"],
+        markeredgewidth=0.8,
+        label="one run",
+        zorder=2,
+    )
     axes.errorbar(
-        places, [x.value for x in means.values()], yerr=_bars(list(means.values())), color=INK["black"], marker="_",
-        markersize=11, capsize=3, label="geometric mean, 95 % interval", zorder=3,
-    )  # fmt: skip
+        places,
+        [x.value for x in means.values()],
+        yerr=_bars(list(means.values())),
+        color=INK["black"],
+        marker="_",
+        markersize=11,
+        capsize=3,
+        label="geometric mean, 95 % interval",
+        zorder=3,
+    )
     if projected:
         last = max(means)
         xs = [scale.at(last), *(_projected_at(p.size, scale) for p in projected)]
@@ -122,16 +144,35 @@ def scaling(found: Findings, scale: Scale, what: str) -> Figure:
         ranges = [p.samples_per_s_range if rates else p.time_s_range for p in projected]
         low, high = ([means[last].value, *(r[k] for r in ranges)] for k in (0, 1))
         axes.fill_between(
-            xs, np.maximum(low, min(ys) / 100), high, facecolor="#f2e2d8", edgecolor=INK["vermillion"], hatch="///",
-            linewidth=0, zorder=0,
-        )  # fmt: skip
+            xs,
+            np.maximum(low, min(ys) / 100),
+            high,
+            facecolor="#f2e2d8",
+            edgecolor=INK["vermillion"],
+            hatch="///",
+            linewidth=0,
+            zorder=0,
+        )
         axes.plot(
-            xs, ys, color=INK["vermillion"], linestyle="--", marker="D", markerfacecolor="white", markevery=range(1, len(xs)),
-            label="projection, not measured (band: its uncertainty)", zorder=2,
-        )  # fmt: skip
+            xs,
+            ys,
+            color=INK["vermillion"],
+            linestyle="--",
+            marker="D",
+            markerfacecolor="white",
+            markevery=range(1, len(xs)),
+            label="projection, not measured (band: its uncertainty)",
+            zorder=2,
+        )
     _log_sizes(axes, sorted(set(ends)), scale.unit)
     _log_values(axes)
-    axes.set_ylabel("training samples per second" if rates else "time to the target (s)" if _converged(found) else "time of the fixed work (s)")
+    axes.set_ylabel(
+        "training samples per second"
+        if rates
+        else "time to the target (s)"
+        if found.converged
+        else "time of the fixed work (s)"
+    )
     _legend(figure, axes, 2)
     return figure
 
@@ -155,13 +196,17 @@ def factors(splits: Sequence[Split], scale: Scale) -> Figure:
         values = [getattr(split, name) for split in splits]
         panel.axhline(1, color=GREY, linestyle=":", linewidth=1)
         panel.errorbar(
-            places, [x.value for x in values], yerr=_bars(values), capsize=3, color=INK["black" if name == "total" else "blue"],
+            places,
+            [x.value for x in values],
+            yerr=_bars(values),
+            capsize=3,
+            color=INK["black" if name == "total" else "blue"],
             marker="s" if name == "total" else "o",
-        )  # fmt: skip
+        )
         unmeasured = name == "convergence" and not all(s.convergence_measured for s in splits)
         panel.set_title(title + (" (fixed work: not measured)" if unmeasured else ""))
         panel.set_xticks(list(places), [f"{scale.at(s.ranks):,}" for s in splits])
-        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+    panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.08, panel.get_ylim()[1]))  # of all: they share it
     figure.supxlabel(scale.unit, fontsize=9)
     figure.supylabel("efficiency (1: perfect)", fontsize=9)
     return figure
@@ -170,19 +215,34 @@ def factors(splits: Sequence[Split], scale: Scale) -> Figure:
 def losses(attributions: Sequence[Attribution], scale: Scale) -> Figure:
     """Seconds lost against perfect scaling by cause; what was won stands left of zero; a diamond is the sum."""
     figure, axes = _axes(1.7 + 0.42 * len(attributions))
+    most = max(abs(seconds) for row in attributions for seconds in row.parts_s.values())
+    shown = [n for n in attributions[0].parts_s if max(abs(row.parts_s[n]) for row in attributions) > 1e-3 * most]
     for k, row in enumerate(attributions):
         ends = {True: 0.0, False: 0.0}
         for (name, seconds), (colour, hatch) in zip(row.parts_s.items(), FILLS, strict=True):
             lost = seconds > 0
             axes.barh(
-                k, seconds, left=ends[lost], height=0.62, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6,
-                label=_cause(name, attributions) if k == 0 else None,
-            )  # fmt: skip
+                k,
+                seconds,
+                left=ends[lost],
+                height=0.62,
+                color=colour,
+                hatch=hatch,
+                edgecolor="black",
+                linewidth=0.6,
+                label=_cause(name, attributions) if k == 0 and name in shown else None,
+            )
             ends[lost] += seconds
         axes.plot(
-            row.loss_s, k, marker="D", color="black", markerfacecolor="white", markersize=6, linestyle="",
-            label="sum: the loss" if k == 0 else None,
-        )  # fmt: skip
+            row.loss_s,
+            k,
+            marker="D",
+            color="black",
+            markerfacecolor="white",
+            markersize=6,
+            linestyle="",
+            label=SUM if k == 0 else None,
+        )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(attributions)), [scale.short(row.ranks) for row in attributions])
     axes.invert_yaxis()
@@ -204,10 +264,15 @@ def courses(drawn: Sequence[Course], scale: Scale, label: str, target: float | N
             style = _style(sizes.index(course.ranks))
             few = len(course.values) <= 40
             panel.plot(
-                getattr(course, name), course.values, linewidth=1, alpha=0.9, markersize=3.5, markerfacecolor="white",
+                getattr(course, name),
+                course.values,
+                linewidth=1,
+                alpha=0.9,
+                markersize=3.5,
+                markerfacecolor="white",
                 **(style if few else style | {"marker": ""}),
                 label=None if course.ranks in shown else scale.short(course.ranks),
-            )  # fmt: skip
+            )
             shown.add(course.ranks)
         if target is not None:
             panel.axhline(target, color=INK["black"], linewidth=1.4, linestyle=(0, (6, 2)), label="target")
@@ -220,22 +285,30 @@ def courses(drawn: Sequence[Course], scale: Scale, label: str, target: float | N
     return figure
 
 
-def by_size(values: Mapping[int, Sequence[float]], scale: Scale, label: str, from_zero: bool = True) -> Figure:
+def by_size(values: Mapping[int, Sequence[float]], scale: Scale, label: str) -> Figure:
     """A figure of every run by size, and the median of each size."""
     figure, axes = _axes(2.6)
     places = range(len(values))
     for k, (x, some) in enumerate(zip(places, values.values(), strict=True)):
         axes.plot(
-            [x] * len(some), some, linestyle="", marker="o", markersize=6, markerfacecolor="none", color=INK["blue"],
+            [x] * len(some),
+            some,
+            linestyle="",
+            marker="o",
+            markersize=6,
+            markerfacecolor="none",
+            color=INK["blue"],
             label=None if k else "one run",
-        )  # fmt: skip
-    axes.plot(places, [float(np.median(v)) for v in values.values()], color="black", marker="_", markersize=11, label="median")
+        )
+    axes.plot(
+        places, [float(np.median(v)) for v in values.values()], color="black", marker="_", markersize=11, label="median"
+    )
     axes.set_xticks(list(places), [f"{scale.at(n):,}" for n in values])
     axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_xlabel(scale.unit)
     axes.set_ylabel(label)
-    if from_zero:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    largest = max(v for some in values.values() for v in some)
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.08 * largest if largest > 0 else None)
     axes.yaxis.set_major_formatter(_plain())
     _legend(figure, axes, 2)
     return figure
@@ -252,7 +325,9 @@ def loader(probes: Mapping[str, Mapping[str, Any]], places: Sequence[str], unit:
     )
     for k, (label, state, name) in enumerate(rows):
         rates = [probe[state][name] / 1e9 for probe in probes.values()]
-        axes.plot(range(len(rates)), rates, markerfacecolor="white" if state == "warm" else None, label=label, **_style(k))
+        axes.plot(
+            range(len(rates)), rates, markerfacecolor="white" if state == "warm" else None, label=label, **_style(k)
+        )
     axes.set_xticks(range(len(places)), places)
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.set_xlabel(unit)
@@ -264,27 +339,32 @@ def loader(probes: Mapping[str, Mapping[str, Any]], places: Sequence[str], unit:
 
 def allreduce(probes: Mapping[str, Sequence[Mapping[str, Any]]], names: Mapping[str, str]) -> Figure:
     """Bus bandwidth against message size, by point of the study and by who did it; the gradients' size is a line."""
-    figure, axes = _axes(3.6)
+    figure, axes = _axes(3.4)
     engines = list(dict.fromkeys(row["by"] for rows in probes.values() for row in rows))
+    handles = []
     for k, (point, rows) in enumerate(probes.items()):
         for j, by in enumerate(engines):
             some = [row for row in rows if row["by"] == by and row["busbw_bytes_per_s"] > 0]
-            style = _style(k) | {"linestyle": LINES[j]}
-            axes.plot(
-                [row["bytes"] for row in some], [row["busbw_bytes_per_s"] / 1e9 for row in some], linewidth=1,
-                markersize=4, markerfacecolor=None if j == 0 else "white", label=f"{names[point]}, {by}", **style,
-            )  # fmt: skip
-    gradients = {row["bytes"] for rows in probes.values() for row in rows if row["gradient"]}
-    for k, size in enumerate(gradients):
-        axes.axvline(size, color="black", linestyle=(0, (6, 2)), linewidth=1.2, label=None if k else "gradients of this network")
+            style = _style(k) | {"linestyle": LINES[j], "markerfacecolor": None if j == 0 else "white"}
+            sizes, rates = [row["bytes"] for row in some], [row["busbw_bytes_per_s"] / 1e9 for row in some]
+            axes.plot(sizes, rates, linewidth=1, markersize=4, **style)
+        handles.append(Line2D([], [], **_style(k) | {"linestyle": ""}, label=names[point]))
+    handles += [Line2D([], [], color=GREY, linestyle=LINES[j], label=by) for j, by in enumerate(engines)]
+    for size in {row["bytes"] for rows in probes.values() for row in rows if row["gradient"]}:
+        line = axes.axvline(
+            size, color="black", linestyle=(0, (6, 2)), linewidth=1.2, label="gradients of this network"
+        )
+    handles.append(line)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, numticks=8))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: wording.scaled(x, "B").replace(".00", "")))
+    axes.xaxis.set_major_formatter(
+        ticker.FuncFormatter(lambda x, _: wording.scaled(x, "B").replace(".00", "").replace(".0", ""))
+    )
     axes.set_xlabel("size of the message")
     axes.set_ylabel("bus bandwidth (GB/s)")
     _log_values(axes)
-    _legend(figure, axes, 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -297,7 +377,11 @@ def node_rates(rates: Mapping[int, Sequence[Mapping[str, float]]], scale: Scale)
             x = place + (j - (len(runs) - 1) / 2) * 0.6 / max(1, len(runs))
             low, high = run["min"] / run["median"], run["max"] / run["median"]
             axes.plot([x, x], [low, high], color="black", linewidth=1)
-            for value, marker, label in ((high, "^", "fastest node"), (1.0, "_", "median node"), (low, "v", "slowest node")):
+            for value, marker, label in (
+                (high, "^", "fastest node"),
+                (1.0, "_", "median node"),
+                (low, "v", "slowest node"),
+            ):
                 axes.plot(
                     x, value, marker=marker, color=INK["blue"], markersize=5, linestyle="", label=None if k else label
                 )
@@ -321,7 +405,9 @@ def panels(picture: Picture) -> Figure:
     for axes, panel, label in zip(
         np.ravel(figure.subplots(rows, columns, squeeze=False)), picture.panels, picture.labels, strict=False
     ):
-        image = axes.imshow(panel, cmap="cividis", interpolation="nearest", aspect="auto" if height * 4 < width else "equal")
+        image = axes.imshow(
+            panel, cmap="cividis", interpolation="nearest", aspect="auto" if height * 4 < width else "equal"
+        )
         axes.set_title(_wrapped(label, 70 // columns), fontsize=8)
         figure.colorbar(image, ax=axes, shrink=0.8, format=_plain()).ax.tick_params(labelsize=6)
     for axes in figure.axes:
@@ -430,15 +516,13 @@ def _log_sizes(axes: Axes, places: Sequence[int], unit: str) -> None:
 
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    if labels and labels[0] == SUM:  # lines come before bars
+        handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def _projected_at(size: Any, scale: Scale) -> int:
     return size.nodes if scale.unit == "nodes" else size.ranks
-
-
-def _converged(found: Findings) -> bool:
-    return all(run.converged for run in found.timed)
 
 
 def _cause(name: str, attributions: Sequence[Attribution]) -> str:

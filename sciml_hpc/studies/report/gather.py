@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sciml_hpc import errors
 from sciml_hpc.errors import UserError
+from sciml_hpc.results.logfile import last, parse
 from sciml_hpc.results.runs import Run, load
 from sciml_hpc.studies import findings
 from sciml_hpc.studies.findings import Findings, Left
@@ -25,8 +28,25 @@ class Log:
     role: str
     """`COUNTS`, `WARM_UP`, `GATE`, or `LEFT`."""
     run: Run | None
-    """None if its record cannot be read."""
+    """None if its record is malformed, or that of a run that broke."""
     log_bytes: bytes
+    record_bytes: bytes
+    """Empty if there is none."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The record, however little is in it."""
+        try:
+            content = json.loads(self.record_bytes)
+        except (ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def started_ms(self) -> int:
+        """The time of `run_start`; 0 if the run did not start."""
+        line = last(parse(self.log_bytes)[0], "run_start")
+        return line.time_ms if line else 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,6 @@ def gather(results: Sequence[Path], nodes: Sequence[int] = ()) -> Gathered:
     if not studies and not files:
         raise UserError(f"no study and no result_N.txt in {', '.join(map(str, results))}")
     root = os.path.commonpath([*studies, *(file.parent for file in files)])
-    root = str(Path(root).parent) if studies == [Path(root)] else root
     sets, logs = [], []
     for directory in studies:
         study = Study.load(directory)
@@ -120,7 +139,10 @@ def _log(path: Path, role: str, root: str) -> Log:
         run = load(path)
     except UserError:
         run = None
-    return Log(os.path.relpath(path, root), role, run, path.read_bytes())
+    record = path.with_suffix(".json")
+    return Log(
+        os.path.relpath(path, root), role, run, path.read_bytes(), record.read_bytes() if record.exists() else b""
+    )
 
 
 def _title(found: Findings, directory: Path, root: str, studies: int) -> str:
@@ -131,5 +153,7 @@ def _named(found: Findings, root: str) -> Findings:
     """With names below `root` made short."""
     return replace(
         found,
-        left=tuple(Left(x.name.replace(f"{root}{os.sep}", ""), x.why.replace(f"{root}{os.sep}", "")) for x in found.left),
+        left=tuple(
+            Left(x.name.replace(f"{root}{os.sep}", ""), x.why.replace(f"{root}{os.sep}", "")) for x in found.left
+        ),
     )

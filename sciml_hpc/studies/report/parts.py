@@ -28,6 +28,11 @@ class Cell:
     """For the CSV file; by default the text."""
     tone: Tone = ""
 
+    @property
+    def why(self) -> bool:
+        """Whether what stands below is a reason: words, that may be broken into lines."""
+        return self.text == NOT_MEASURED
+
 
 @dataclass(frozen=True)
 class Column:
@@ -35,7 +40,8 @@ class Column:
 
     title: str
     unit: str = ""
-    kind: Literal["number", "text", "hash"] = "number"
+    kind: Literal["number", "text", "short", "hash"] = "number"
+    """`short`: text on one line."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,13 @@ def count(value: int) -> Cell:
     return Cell(f"{value:,}", raw=value)
 
 
-def measured(x: Interval | None, reason: str = "") -> Cell:
-    """A mean with its interval."""
+def measured(x: Interval | None, reason: str = "", most: int = 4) -> Cell:
+    """A mean with its interval, at `most` so many digits after the point."""
     if x is None:
         return missing(reason)
-    value, between = wording.pair(x)
-    return Cell(value, between or ("one run: no interval" if x.n < 2 else "no interval"), raw=x)
+    value, between = wording.pair(x, most)
+    below = between or ("no interval: too few runs" if x.low is None else "")
+    return Cell(value, below, raw=x)
 
 
 def figure(value: float | None, reason: str = "", scale: float = 1.0) -> Cell:
@@ -160,15 +167,34 @@ def figure(value: float | None, reason: str = "", scale: float = 1.0) -> Cell:
     return missing(reason) if value is None else Cell(wording.number(value / scale), raw=value / scale)
 
 
-def median(values: Sequence[float | None], reason: str = "", scale: float = 1.0) -> Cell:
+def median(values: Sequence[float | None], reason: str = "", scale: float = 1.0, digits: int = 3) -> Cell:
     """Median and range of the values of several runs, shown ÷ `scale`; one that is not there leaves no figure."""
     known = sorted(v / scale for v in values if v is not None)
     if not known or len(known) < len(values):
         return missing(reason)
     half = len(known) // 2
     middle = known[half] if len(known) % 2 else (known[half - 1] + known[half]) / 2
-    low, high = wording.number(known[0]), wording.number(known[-1])
-    return Cell(wording.number(middle), f"{low}–{high}" if low != high else "", raw=middle)
+    low, high = wording.number(known[0], digits), wording.number(known[-1], digits)
+    return Cell(wording.number(middle, digits), f"{low}–{high}" if low != high else "", raw=middle)
+
+
+def tidy(table: Table) -> Table:
+    """The table without the columns in which nothing was measured, which its notes name instead."""
+    empty = [
+        bool(table.rows) and all(row[k].text == NOT_MEASURED for row in table.rows) for k in range(len(table.columns))
+    ]
+    titles: dict[str, list[str]] = {}
+    for k, column in enumerate(table.columns):
+        if empty[k]:
+            titles.setdefault("; ".join(dict.fromkeys(row[k].below for row in table.rows)), []).append(column.title)
+    notes = [f"{wording.capital(', '.join(some))}: {NOT_MEASURED} ({why})." for why, some in titles.items()]
+    return Table(
+        table.name,
+        table.caption,
+        tuple(c for c, gone in zip(table.columns, empty, strict=True) if not gone),
+        tuple(tuple(c for c, gone in zip(row, empty, strict=True) if not gone) for row in table.rows),
+        (*table.notes, *notes),
+    )
 
 
 def _inert(cell: str) -> str:
