@@ -14,8 +14,8 @@ def number(value: float, digits: int = 3) -> str:
     size = _magnitude(value, digits)
     if not -4 <= size < 15:
         mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
-    return f"{value:,.{max(0, digits - 1 - size)}f}"
+        return f"{mantissa} × 10{str(int(power)).translate(_SUPERSCRIPT)}".replace("-", "−")
+    return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "−")
 
 
 def pair(x: Interval, most: int = 4) -> tuple[str, str]:

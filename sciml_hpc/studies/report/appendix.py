@@ -138,7 +138,7 @@ def identity(gathered: Gathered) -> Section:
     what = (
         Column("", kind="short"), Column("configuration, SHA-256", kind="hash"),
         Column("data index, SHA-256", kind="hash"), Column("source, SHA-256", kind="hash"),
-        Column("commit", kind="hash"), Column("tree", kind="text"), Column("version", kind="text"),
+        Column("commit", kind="hash"), Column("working tree", kind="short"), Column("version", kind="short"),
     )  # fmt: skip
     versions = {
         (text(name), text("none" if value is None else value)): None

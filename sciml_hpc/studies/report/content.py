@@ -107,7 +107,7 @@ def _sentences(found: Findings) -> Iterator[str]:
         return
     grown = last.ranks / first.ranks
     yield (
-        f"{capital(found.title)}: on {wording.number(grown, 2)} times the machine ({scale.name(first.ranks)} to "
+        f"{capital(found.title)}: on {grown:,.3g} times the machine ({scale.name(first.ranks)} to "
         f"{scale.name(last.ranks)}) training went {wording.number(rates[last.ranks].value / rates[first.ranks].value)} "
         f"times as fast: {_percent(last.throughput)} of perfect throughput. The {goal} went from "
         f"{wording.seconds(times[first.ranks].value)} to {wording.seconds(times[last.ranks].value)}: "

@@ -491,7 +491,8 @@ def _plain() -> ticker.Formatter:
 
 def _tick(value: float) -> str:
     """A tick's number: no digits that say nothing."""
-    return np.format_float_positional(float(f"{value:.10g}"), trim="-") if abs(value) < 1e4 else f"{value:,.0f}"
+    short = np.format_float_positional(float(f"{value:.10g}"), trim="-") if abs(value) < 1e4 else f"{value:,.0f}"
+    return short.replace("-", "−")
 
 
 def _log_values(axes: Axes) -> None:

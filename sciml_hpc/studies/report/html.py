@@ -33,8 +33,9 @@ def render(page: Page, drawn: Mapping[str, str]) -> str:
 
 
 def named(words: str) -> Markup:
-    """Escaped, with names between backticks set as such."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(_printable(words)))))
+    """Escaped, with names between backticks set as such; long names and paths may be broken at their joints."""
+    text = re.sub(r"([_/])(?=\w)", r"\1<wbr>", str(escape(_printable(words))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", text))
 
 
 def _printable(value: Any) -> Any:

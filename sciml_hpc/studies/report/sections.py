@@ -54,7 +54,7 @@ def of_set(found: Findings, key: str, nodes: Sequence[int]) -> Section:
     }[found.scaling]
     facts = (
         f"{kind} Data set {data.name}, {goal}. Global batch {', '.join(f'{b:,}' for b in batch)}; "
-        f"{len(found.runs)} {plural(len(found.runs), 'run')} in all, each with a seed of its own."
+        f"{len(found.runs)} {plural(len(found.runs), 'run')} in all, every repeat with another seed."
     )
     makers: tuple[Callable[[Findings, Scale, str], Section], ...] = (
         lambda f, s, k: _scaling(f, s, k, nodes), _efficiency, _lost, _learning, _data, _communication, _energy, _nodes,
