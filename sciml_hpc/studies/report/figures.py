@@ -29,17 +29,10 @@ from sciml_hpc.studies.report.courses import Course
 INK = {"black": "#000000", "blue": "#0072b2", "vermillion": "#c44e00", "green": "#007a56", "purple": "#a8417f"}
 """Colours of lines: those of Okabe and Ito (2008), darkened where the contrast with white was below 3 to 1."""
 FILLS = (
-    ("#0072b2", ""),
-    ("#e69f00", "//"),
-    ("#56b4e9", ".."),
-    ("#d55e00", "\\\\"),
-    ("#009e73", "xx"),
-    ("#f0e442", "--"),
-    ("#cc79a7", "++"),
-    ("#ffffff", "oo"),
-    ("#dddddd", ""),
-)
-"""Fills of bars, always with a black edge."""
+    ("#0072b2", ""), ("#ffd58a", "////"), ("#bfe3f7", "...."), ("#f5b183", "\\\\\\\\"), ("#a6dcc8", "xxxx"),
+    ("#f8f2a8", "----"), ("#ecc9dc", "++++"), ("#ffffff", "oo"), ("#c9c9c9", ""),
+)  # fmt: skip
+"""Fills of bars, always with a black edge: light under a hatch, so that the hatch is seen without colour, too."""
 MARKERS = "osD^vP*X"
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#666666"
@@ -243,6 +236,7 @@ def losses(attributions: Sequence[Attribution], scale: Scale) -> Figure:
             linestyle="",
             label=SUM if k == 0 else None,
         )
+    axes.use_sticky_edges = False
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(attributions)), [scale.short(row.ranks) for row in attributions])
     axes.invert_yaxis()
@@ -450,6 +444,7 @@ def inline(svg_file: str, name: str) -> str:
     body = svg_file[svg_file.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.S)
+    body = re.sub(r'(<image[^>]*) id="[^"]*"', r"\1", body)  # equal images have equal ids
     body = re.sub(r'(\sid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*", "font-family: 'DejaVu Sans', Verdana, sans-serif", body)
     body = re.sub(r"\s*\n\s*", " ", body)
