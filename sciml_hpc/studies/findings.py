@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +75,8 @@ class Findings:
 
 def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
     """What a study says, projected to `nodes`. A point whose gate is missing counts no run."""
-    design, counted, left, missing = study.design, [], [], []
+    design, left, missing = study.design, [], []
+    counted: dict[Path, str] = {}
     probes: dict[str, dict[str, Any]] = {}
     metric: dict[str, dict[str, Any]] = {}
     attempts = study.attempts()
@@ -92,12 +93,12 @@ def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
         if step.kind in ("io", "comm"):
             probes.setdefault(step.kind, {})[design.name(step.point)] = json.loads(files[0].read_text())
         elif step.point not in gated:
-            counted += files
+            counted |= dict.fromkeys(files, name)
         if step.kind == "train" and design.instances:
             metric[name] = weak_metric([_instance(load(file)) for file in files], step.point)
-    return _findings(
+    found = _findings(
         f"{design.scaling} scaling of {design.benchmark}",
-        counted,
+        list(counted),
         design.scaling,
         design,
         left,
@@ -106,6 +107,9 @@ def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
         metric,
         missing,
     )
+    whole = {run.log for run in found.runs}
+    changed = dict.fromkeys(name for file, name in counted.items() if file not in whole)  # since they ended VALID
+    return replace(found, missing=(*found.missing, *changed))
 
 
 def of_files(files: Iterable[Path], nodes: Sequence[int] = ()) -> list[Findings]:

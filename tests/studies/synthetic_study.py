@@ -168,8 +168,9 @@ def _measured(log: Path, t: Timed, epochs: list[Epoch], per_node: int, energy: b
     return {
         "job": {
             "ranks": t.ranks, "nodes": t.nodes, "hosts": hosts, "global_batch": t.global_batch,
-            "oversubscription": 1 / 48, "machines": t.nodes, "accelerators_per_node": per_node,
-            "train_samples": t.train_samples, "eval_samples": 512, "data_bytes": 10**10,
+            "oversubscription": 1 / 48, "machines": t.nodes, "ranks_per_node": [per_node, per_node],
+            "accelerators_per_node": per_node,
+            "train_samples": t.train_samples, "eval_samples": 512, "data_bytes": 10**10, "index_sha256": INDEX,
         },
         "time": figures.times(log_figures(lines), epochs, 30.0),
         "throughput": figures.throughput(epochs),
@@ -179,6 +180,7 @@ def _measured(log: Path, t: Timed, epochs: list[Epoch], per_node: int, energy: b
         "communication": {
             "step_s": step_s, "step_without_allreduce_s": step_s * (1 - exposed),
             "gradient_bytes_per_step": GRADIENTS, "exposed_comm_fraction": exposed,
+            "step_parallel_efficiency": 1 - exposed,
         },
         "nodes": figures.nodes(hosts, rates),
         "compute": {"flops_per_sample": None, "compute_reason": "not asked for (measure.ceiling_s)"},
@@ -234,7 +236,7 @@ def _log(
             log.eval_stop(number)
             epochs.append(
                 Epoch(
-                    number, t.train_samples // t.global_batch, t.train_samples, 1 / number, 1e-3, train_s,
+                    number, t.train_samples // t.global_batch, t.train_samples, (1 + seed / 99) / number, 1e-3, train_s,
                     wait_s=parts.data_stall / t.epochs, eval_s=parts.evaluation / t.epochs, metrics={"accuracy": value},
                 )
             )  # fmt: skip

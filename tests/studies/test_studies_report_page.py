@@ -17,10 +17,16 @@ from pathlib import Path
 from statistics import geometric_mean
 
 import pytest
+import yaml
+from acceptance_runs import Vendor, contract, terms
 from machines import Machine
+from results.correct_logs import Clock
 from synthetic_study import GRADIENTS, TARGET, WATTS, write_study
 
 from sciml_hpc.errors import UserError
+from sciml_hpc.results import mllog
+from sciml_hpc.studies import findings
+from sciml_hpc.studies.ledger import Study
 from sciml_hpc.studies.report import appendix, content, figures, html
 from sciml_hpc.studies.report.command import report
 from sciml_hpc.studies.report.commitments import of_record
@@ -229,6 +235,27 @@ def test_an_invalid_run_makes_the_study_incomplete_and_enters_no_figure(broken: 
     assert "no interval: too few runs" in broken.seen.text
 
 
+def test_a_run_changed_since_it_was_valid_makes_the_study_incomplete(tmp_path: Path) -> None:
+    write_study(study := tmp_path / "study", points=(1, 2))
+    log, other = sorted(study.glob("results/*_n2x4/*/*/result_[12].txt"))
+    log.write_text(log.read_text().replace("accuracy", "accuracy "))
+    other.with_suffix(".json").write_text('{"verdict": "VALID"}')
+    found = findings.of_study(Study.load(study))
+    assert found.missing == ("n2-train-0", "n2-train-1")
+    assert "not the one that the record names by its hash" in found.left[0].why
+    assert "field 'benchmark' is missing" in found.left[1].why
+    (log,) = study.glob("results/*_n1x4/*/*/result_1.txt")
+    record = json.loads(log.with_suffix(".json").read_text())
+    for section, instead, why in (
+        ("staging", None, "lacks staging"),
+        ("throughput", {}, "lacks 'samples_per_s'"),
+        ("throughput", {"samples_per_s": 0.0}, "lacks a time and a throughput"),
+    ):
+        log.with_suffix(".json").write_text(json.dumps(record | {section: instead}))
+        (left,) = (x for x in findings.of_study(Study.load(study)).left if "n1x4" in x.name)
+        assert why in left.why
+
+
 def test_what_was_not_measured_has_a_reason_and_is_no_zero(broken: Made) -> None:
     assert "GPUs: not measured (NVML Shared Library Not Found)" in broken.seen.text
     assert not (broken.root / "files" / "set1-energy.csv").exists()
@@ -359,7 +386,7 @@ def test_a_contract_comes_first_and_each_commitment_has_a_line(small: Path) -> N
         page = content.page(gather([small]), judged, (), "now")
         drawn = {drawing.name: figures.svg(drawing.figure) for drawing in page.drawings()}
     text = Seen(html.render(page, drawn)).text
-    assert text.index("NOT ACCEPTED") < text.index("In short") < text.index("min of samples_per_s ≥ 38 samples/s")
+    assert text.index("NOT ACCEPTED") < text.index("min of samples_per_s ≥ 38 samples/s") < text.rindex("In short")
     assert "Contract “Example”: 1 PASS, 1 FAIL, 1 MISSING." in text
     assert "37.25 samples/s 3 FAIL run <2> is slowest" in text
     assert "not measured 3 MISSING metering was off" in text
@@ -368,13 +395,6 @@ def test_a_contract_comes_first_and_each_commitment_has_a_line(small: Path) -> N
 
 
 def test_a_contract_is_judged_by_the_acceptance_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sciml_hpc.studies.acceptance")
-    import yaml
-    from acceptance_runs import Vendor, contract, terms
-    from results.correct_logs import Clock
-
-    from sciml_hpc.results import mllog
-
     clock = Clock()
     monkeypatch.setattr(mllog, "time", clock)
     Vendor(tmp_path, clock).set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,18 @@ class Judged:
     """The figures of merit, or that there are none."""
     commitments: tuple[Commitment, ...]
     notes: tuple[str, ...]
+
+    def below(self, root: str) -> Judged:
+        """The same with files named from the directory `root`."""
+        prefix = f"{root}/"
+
+        def short(words: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(w.replace(prefix, "") for w in words)
+
+        commitments = tuple(replace(c, reasons=short(c.reasons)) for c in self.commitments)
+        return replace(
+            self, sentence=self.sentence.replace(prefix, ""), commitments=commitments, notes=short(self.notes)
+        )
 
     def count(self, status: str) -> int:
         """Checks with that status."""

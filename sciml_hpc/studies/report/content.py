@@ -15,20 +15,23 @@ from sciml_hpc.studies.report.gather import GATE, WARM_UP, Gathered
 from sciml_hpc.studies.report.parts import Banner, Cell, Column, Page, Section, Table, count, measured, missing, text
 from sciml_hpc.studies.wording import capital, plural
 
+SHOWN = 5
+"""So many reasons of one check stand on the page; the CSV file has all."""
 TONES = {"PASS": "good", "FAIL": "bad", "INVALID": "bad", "MISSING": "warn"}
 
 
 def page(gathered: Gathered, judged: Judged | None, nodes: Sequence[int], made: str) -> Page:
     """The whole page; `nodes` were asked to be projected to, `made` says when and by what it was made."""
     sets = gathered.sets
+    judged = judged and judged.below(gathered.root)
+    first = (_commitments(judged), _in_short(gathered)) if judged else (_in_short(gathered), _commitments(None))
     studies = tuple(sections.of_set(found, f"set{k}", nodes) for k, found in enumerate(sets, 1))
     return Page(
         title="What was measured",
         names=tuple(found.title for found in sets),
         banner=_judged_banner(judged) if judged else _banner(gathered),
         sections=(
-            _in_short(gathered),
-            _commitments(judged),
+            *first,
             *studies,
             appendix.not_counted(gathered),
             appendix.system(gathered),
@@ -164,10 +167,15 @@ def _commitments(judged: Judged | None) -> Section:
     )  # fmt: skip
     rows = []
     for c in judged.commitments:
-        found = missing("") if c.found is None else Cell(f"{wording.number(c.found, 4)} {c.unit}".strip(), raw=c.found)
+        found = missing("")
+        if c.found is not None:
+            shown = f"{c.found:,.0f}" if c.found == int(c.found) else wording.number(c.found, 4)
+            found = Cell(f"{shown} {c.unit}".strip(), raw=c.found)
         status = Cell(c.status, tone=TONES.get(c.status, "warn"))  # type: ignore[arg-type]
-        why = "; ".join(c.reasons) or ("met" if c.status == "PASS" else "")
-        rows.append((text(c.case), text(c.name), text(c.expected), found, count(c.n), status, text(why)))
+        reasons = c.reasons or ("met",) * (c.status == "PASS")
+        more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+        why = Cell("; ".join((*reasons[:SHOWN], *more)), raw="; ".join(reasons))
+        rows.append((text(c.case), text(c.name), text(c.expected), found, count(c.n), status, why))
     caption = f"Contract “{judged.contract}” ({judged.file}), SHA-256 {judged.sha256}."
     return Section(
         "commitments",
@@ -176,6 +184,5 @@ def _commitments(judged: Judged | None) -> Section:
             "Each line is a figure that was signed for. PASS: measured and met. FAIL: measured and missed. INVALID: "
             "the runs are not those contracted, or did not converge. MISSING: nothing was handed in, or not measured.",
         ),
-        notes=judged.notes,
-        tables=(Table("commitments", caption, columns, tuple(rows)),),
+        tables=(Table("commitments", caption, columns, tuple(rows), tuple(f"Note: {n}." for n in judged.notes)),),
     )

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sciml_hpc.results.logfile import Line, last
+from sciml_hpc.results.logfile import Line, last, last_mapping
 from sciml_hpc.results.runs import Run
 
 POINTS = 100
@@ -26,9 +27,14 @@ class Course:
     values: np.ndarray
 
 
+def target_of(run: Run) -> dict[str, Any]:
+    """The target as the log declares it: `name` of the metric, `direction`; `value` and `source` but for fixed work."""
+    return last_mapping(run.lines, "target")
+
+
 def metric(run: Run) -> Course | None:
     """The target's metric at the end of each evaluation; None if the record does not have it."""
-    name = run.content["dataset"]["target"]["metric"]
+    name = target_of(run).get("name")
     ends = {line.metadata.get("epoch_num"): elapsed_s(run.lines, line) for line in run.lines if line.key == "eval_stop"}
     known = [
         (e["epoch"], ends[e["epoch"]], e["metrics"][name])

@@ -32,9 +32,11 @@ def render(page: Page, drawn: Mapping[str, str]) -> str:
     return environment.get_template("template.html.j2").render(page=page, drawn=inline, style=style) + "\n"
 
 
-def named(words: str) -> Markup:
+def named(words: str, joints: bool = True) -> Markup:
     """Escaped, with names between backticks set as such; long names and paths may be broken at their joints."""
-    text = re.sub(r"([_/])(?=\w)", r"\1<wbr>", str(escape(_printable(words))))
+    text = str(escape(_printable(words)))
+    if joints:
+        text = re.sub(r"([_/])(?=\w)", r"\1<wbr>", text)
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", text))
 
 

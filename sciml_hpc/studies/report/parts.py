@@ -54,6 +54,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def whole(self) -> bool:
+        """Whether it stays on one sheet of paper: it is short, and has no long texts."""
+        return len(self.rows) <= 24 and all(len(cell.text) < 200 for row in self.rows for cell in row)
+
     def csv(self) -> str:
         """As CSV: a column with intervals becomes four, text that a spreadsheet would compute is quoted."""
         spread = [any(isinstance(row[k].raw, Interval) for row in self.rows) for k in range(len(self.columns))]

@@ -38,11 +38,10 @@ def of_set(found: Findings, key: str, nodes: Sequence[int]) -> Section:
     if not found.runs:
         return Section(key, capital(found.title), text=("No run counts, so there are no figures.",))
     scale = Scale.of(found)
-    run = found.runs[0]
-    target, data = run.content["dataset"]["target"], run.record.dataset
-    sign = "≥" if target["direction"] == "max" else "≤"
+    target, data = courses.target_of(found.runs[0]), found.runs[0].record.dataset
+    sign = "≥" if target.get("direction") == "max" else "≤"
     goal = (
-        f"every run trains until {target['metric']} {sign} {target['value']:g} ({target['source']})"
+        f"every run trains until {target['name']} {sign} {target['value']:g} ({target['source']})"
         if found.converged
         else "every run does the same fixed work, whatever the target"
     )
@@ -194,20 +193,20 @@ def _lost(found: Findings, scale: Scale, key: str) -> Section | None:
 
 
 def _learning(found: Findings, scale: Scale, key: str) -> Section:
-    target = found.runs[0].content["dataset"]["target"]
+    target = courses.target_of(found.runs[0])
     drawings, notes = [], []
     groups = _by_ranks(found)
     for what, make, log in (("metric", courses.metric, False), ("loss", courses.loss, True)):
         made = [make(run) for runs in groups.values() for run, _ in runs]
         drawn = [course for course in made if course is not None]
-        label = target["metric"] if what == "metric" else "training loss"
+        label = target["name"] if what == "metric" else "training loss"
         if not drawn:
             notes.append(f"{label}: not kept by any run")
             continue
         if len(drawn) < len(made):
             notes.append(f"{label}: not kept by {len(made) - len(drawn)} of {len(made)} runs")
         log = log and all((course.values > 0).all() for course in drawn)
-        goal = target["value"] if what == "metric" and found.converged else None
+        goal = target.get("value") if what == "metric" and found.converged else None
         caption = f"{capital(label)} against epochs and against time, a line for each run." + (
             " Dashed: the target." if goal is not None else ""
         )
@@ -467,7 +466,12 @@ def _energy(found: Findings, scale: Scale, key: str) -> Section:
             median(joules, scale=1e3),
             median([e.get(f"{kind}_energy_uncertainty_J") for e, _ in runs], "no period known", 1e3),
             median([j / (t.train_samples * t.epochs) for j, (_, t) in zip(joules, runs, strict=True)]),
-            median([j / e["energy_wall_s"] for j, (e, _) in zip(joules, runs, strict=True)]),
+            median(
+                [
+                    j / e["energy_wall_s"] if e.get("energy_wall_s") else None
+                    for j, (e, _) in zip(joules, runs, strict=True)
+                ]
+            ),
             median([e.get(f"{kind}_idle_W") for e, _ in runs], "no idle window"),
             median([e.get(f"{kind}_largest_disagreement") for e, _ in runs], "power was not sampled", 1e-2),
         )
@@ -486,7 +490,11 @@ def _energy(found: Findings, scale: Scale, key: str) -> Section:
         }
     )
     notes = [f"counter and integrated power are over 5 % apart on {', '.join(doubtful)}"] if doubtful else []
-    labels = sorted({run.content["energy"]["gpu_energy_label"] for run in found.runs}) if "gpu" in known else []
+    labels = (
+        sorted({run.content["energy"].get("gpu_energy_label", "GPU energy; not MLPerf Power") for run in found.runs})
+        if "gpu" in known
+        else []
+    )
     return Section(
         f"{key}-energy",
         "Energy",
