@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "judge the log of a run: MLCommons' checker and our own rules",
     "package": "lay out results as a submission, with checksums over every file",
     "accept": "judge results by the figures that a contract commits to",
+    "report": "one page that says what was measured, for those who decide: verdict, curves, causes, hashes",
 }
 
 
@@ -104,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
         "--junit", type=Path, metavar="FILE", help="write the checks to this new file as JUnit XML, too"
     )
     accept.add_argument("--json", type=Path, metavar="FILE", help="write the judgement to this new file, too")
+    report = add("report", COMMANDS["report"], _report)
+    report.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="studies, result_N.txt, directories")
+    report.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new HTML file")
+    report.add_argument("--acceptance", type=Path, metavar="FILE", help="contract to judge the results by")
+    report.add_argument("--figures", type=Path, metavar="DIR", help="figures (SVG, PNG) and tables (CSV) as files, too")
+    report.add_argument("--project", type=_sizes, default=(), metavar="64,256", help="nodes to project a model to")
     return top
 
 
@@ -345,3 +352,10 @@ def _accept(options: argparse.Namespace) -> int:
     judgement = accept(options.contract, options.results, options.junit, options.json)
     print("\n".join(judgement.lines()))
     return errors.VALID if judgement.accepted else errors.INVALID
+
+
+def _report(options: argparse.Namespace) -> int:
+    from sciml_hpc.studies.report.command import report
+
+    print("\n".join(report(options.results, options.output, options.acceptance, options.figures, options.project)))
+    return errors.VALID

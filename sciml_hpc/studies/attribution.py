@@ -18,6 +18,7 @@ from typing import Literal
 
 from sciml_hpc.studies.efficiency import by_size
 from sciml_hpc.studies.times import PARTS, Timed
+from sciml_hpc.studies.wording import number
 
 ONCE = ("staging", "setup")
 """Parts of the start: they do not grow with the number of epochs."""
@@ -56,12 +57,13 @@ class Attribution:
 
     def sentence(self) -> str:
         """The finding in words."""
-        if not self.largest:
+        if not self.largest or self.loss_s <= 0:
             return f"{self.ranks} ranks: no loss against perfect scaling"
         part = self.parts_s[self.largest]
+        share = "most" if part > self.loss_s / 2 else "the largest part"
         return (
-            f"{self.ranks} ranks: {self.loss_s:.3g} s of {self.time_s:.3g} s lost against perfect scaling, most of it "
-            f"to {self.labels[self.largest]} ({part:.3g} s)"
+            f"{self.ranks} ranks: {number(self.loss_s)} s of {number(self.time_s)} s lost against perfect scaling, "
+            f"{share} of it to {self.labels[self.largest]} ({number(part)} s)"
         )
 
 

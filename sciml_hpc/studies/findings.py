@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sciml_hpc import errors
+from sciml_hpc.errors import UserError
 from sciml_hpc.results.runs import Run, faults, load
 from sciml_hpc.studies.attribution import Attribution, attributions
 from sciml_hpc.studies.design import Design, Step
@@ -16,6 +17,7 @@ from sciml_hpc.studies.efficiency import Interval, Split, by_size, geometric, sp
 from sciml_hpc.studies.ledger import Attempt, Study
 from sciml_hpc.studies.projection import Projection, project
 from sciml_hpc.studies.times import Timed, timed
+from sciml_hpc.studies.wording import interval, number, seconds
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Findings:
         """Whether every step of the study came to a VALID result."""
         return not self.missing
 
+    @property
+    def converged(self) -> bool:
+        """Whether every run went to its target, rather than do fixed work."""
+        return all(run.converged for run in self.timed)
+
     def throughput(self) -> dict[int, Interval]:
         """Samples per second by number of ranks."""
         return {n: geometric([r.samples_per_s for r in group]) for n, group in by_size(self.timed).items()}
@@ -68,7 +75,8 @@ class Findings:
 
 def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
     """What a study says, projected to `nodes`. A point whose gate is missing counts no run."""
-    design, counted, left, missing = study.design, [], [], []
+    design, left, missing = study.design, [], []
+    counted: dict[Path, str] = {}
     probes: dict[str, dict[str, Any]] = {}
     metric: dict[str, dict[str, Any]] = {}
     attempts = study.attempts()
@@ -85,12 +93,12 @@ def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
         if step.kind in ("io", "comm"):
             probes.setdefault(step.kind, {})[design.name(step.point)] = json.loads(files[0].read_text())
         elif step.point not in gated:
-            counted += files
+            counted |= dict.fromkeys(files, name)
         if step.kind == "train" and design.instances:
             metric[name] = weak_metric([_instance(load(file)) for file in files], step.point)
-    return _findings(
+    found = _findings(
         f"{design.scaling} scaling of {design.benchmark}",
-        counted,
+        list(counted),
         design.scaling,
         design,
         left,
@@ -99,6 +107,9 @@ def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
         metric,
         missing,
     )
+    whole = {run.log for run in found.runs}
+    changed = dict.fromkeys(name for file, name in counted.items() if file not in whole)  # since they ended VALID
+    return replace(found, missing=(*found.missing, *changed))
 
 
 def of_files(files: Iterable[Path], nodes: Sequence[int] = ()) -> list[Findings]:
@@ -106,7 +117,7 @@ def of_files(files: Iterable[Path], nodes: Sequence[int] = ()) -> list[Findings]
     sets: dict[tuple[str, str, str], list[Path]] = {}
     for file in files:
         record = load(file).content
-        sets.setdefault((record["benchmark"], record["task"], record["scaling"]), []).append(file)
+        sets.setdefault((record["benchmark"], record.get("task", ""), record["scaling"]), []).append(file)
     return [
         _findings(" ".join(filter(None, (benchmark, task))), there, scaling, None, [], nodes, {}, {}, [])
         for (benchmark, task, scaling), there in sorted(sets.items())
@@ -124,16 +135,20 @@ def _findings(
     metric: dict[str, dict[str, Any]],
     missing: list[str],
 ) -> Findings:
-    runs = []
+    known = []
     for file in files:
-        run = load(file)
-        why = list(faults(run))
+        try:
+            run = load(file)
+            why = list(faults(run))
+            if not why:
+                known.append((run, timed(run)))
+        except UserError as error:
+            left.append(Left(str(file), str(error)))
+            continue
         if why:
             left.append(Left(run.name, "; ".join(why)))
-        else:
-            runs.append(run)
-    runs.sort(key=lambda run: run.started_ms())
-    figures = [timed(run) for run in runs]
+    known.sort(key=lambda both: both[0].started_ms())
+    runs, figures = [run for run, _ in known], [figure for _, figure in known]
     projection, note = None, ""
     if nodes and figures:
         weak = scaling == "weak" and not (design and design.instances)
@@ -170,7 +185,7 @@ def lines(found: Findings) -> list[str]:
         for row in found.splits:
             values = [getattr(row, name) for name in names]
             cells = " ".join(f"{'–' if v is None else f'{v.value:.3f}':>12}" for v in values)
-            said.append(f"  {row.ranks:>6} {row.nodes:>6} {row.total.n:>3} {_shown(rates[row.ranks]):>22} {cells}")
+            said.append(f"  {row.ranks:>6} {row.nodes:>6} {row.total.n:>3} {interval(rates[row.ranks]):>22} {cells}")
         said.append("  efficiencies against the smallest size")
         said.append("  total = staging × time; time = throughput × convergence × overhead")
         if not all(row.convergence_measured for row in found.splits):
@@ -179,13 +194,14 @@ def lines(found: Findings) -> list[str]:
         said.append(f"  {loss.sentence()}")
         said += [f"    note: {note}" for note in loss.notes]
     for name, row in found.weak_metric.items():
-        said.append(f"  {name}: T {row['T']}, S {row['S']}, M′ {row['M']}, TTTa {row['TTTa_s']} s")
+        reached = "none" if row["TTTa_s"] is None else seconds(row["TTTa_s"])
+        said.append(f"  {name}: T {row['T']}, S {row['S']}, M′ {row['M']}, TTTa {reached}")
     if found.projection:
         said.append(f"  PROJECTION, not measured (error where a size is left out: {found.projection.error:.1%}):")
         for p in found.projection.points:
             low, high = p.samples_per_s_range
-            rate = f"{p.samples_per_s:,.4g} samples/s ({low:,.4g} to {high:,.4g})"
-            said.append(f"    {p.size.nodes} nodes: {rate}, {p.time_s:,.4g} s")
+            rate = f"{number(p.samples_per_s)} samples/s ({number(low)} to {number(high)})"
+            said.append(f"    {p.size.nodes} nodes: {rate}, {seconds(p.time_s)}")
     elif found.projection_note:
         said.append(f"  no projection: {found.projection_note}")
     said += [f"  does not count: {left.name}: {left.why}" for left in found.left]
@@ -209,13 +225,21 @@ def _left_behind(step: Step, tried: Sequence[Attempt], study: Study, gated: set[
             left.append(Left(label, "the study was stopped while it ran"))
         elif attempt.interrupted:
             left.append(Left(label, "interrupted with the study"))
-        elif attempt.status == errors.INVALID:
-            left.append(Left(label, "INVALID"))
         elif attempt.status != errors.VALID:
-            left.append(Left(label, f"failed with exit status {attempt.status}"))
+            what = "INVALID" if attempt.status == errors.INVALID else f"failed with exit status {attempt.status}"
+            told = (reasons_of(study.directory / result) for result in attempt.results)
+            left.append(Left(label, ": ".join((what, *dict.fromkeys(filter(None, told))))))
         elif step.kind == "train" and step.point in gated:
             left.append(Left(label, "no run of this point has shown that it converges"))
     return left
+
+
+def reasons_of(log: Path) -> str:
+    """Why a run is not valid, by its record; nothing where that does not say it."""
+    try:
+        return "; ".join(json.loads(log.with_suffix(".json").read_text())["reasons"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _instance(run: Run) -> dict[str, float | bool]:
@@ -225,9 +249,3 @@ def _instance(run: Run) -> dict[str, float | bool]:
         "stop_s": stop / 1000,
         "converged": run.content["time"]["time_to_convergence_s"] is not None,
     }
-
-
-def _shown(x: Interval) -> str:
-    if x.low is None or x.high is None:
-        return f"{x.value:,.4g}"
-    return f"{x.value:,.4g} ({x.low:,.4g}–{x.high:,.4g})"

@@ -10,6 +10,10 @@ from sciml_hpc.errors import UserError
 from sciml_hpc.results.logfile import last
 from sciml_hpc.results.runs import Run
 
+SECTIONS = (
+    "job", "time", "throughput", "staging", "io", "communication", "nodes", "compute", "energy", "metrics",
+)  # fmt: skip
+"""What the record of every run that came to its end has."""
 ENERGY_KINDS = ("gpu", "node", "cpu")
 """Of the energies a record has, the first that was measured is compared; of the same kind at every size."""
 
@@ -84,13 +88,15 @@ class Timed:
 def timed(run: Run) -> Timed:
     """What of a VALID run enters comparisons. Raises UserError naming a run whose record lacks what is needed."""
     content = run.content
+    if unusable := [name for name in SECTIONS if not isinstance(content.get(name), Mapping)]:
+        raise UserError(f"{run.name}: the record beside it lacks {', '.join(unusable)}")
     try:
         job, time, epochs = content["job"], content["time"], content["epochs"]
         converged = time["time_to_convergence_s"] is not None
         total = time["time_to_convergence_s"] if converged else time["run_s"]
         done = epochs[: time["converged_epoch"]] if converged else epochs
         calibration = content["communication"]
-        return Timed(
+        found = Timed(
             name=run.name,
             ranks=job["ranks"],
             nodes=job["nodes"],
@@ -108,10 +114,13 @@ def timed(run: Run) -> Timed:
             machines=job.get("machines", 0),
             started_ms=run.started_ms(),
         )
-    except (KeyError, TypeError, IndexError) as error:
+        if not (found.samples_per_s > 0 and found.time_s > found.parts.staging and found.epochs):
+            raise ValueError(f"a time and a throughput ({found.time_s} s, {found.samples_per_s} samples/s)")
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as error:
         raise UserError(
             f"{run.name}: the record beside it lacks {error}; it is no record of a run of this version"
         ) from None
+    return found
 
 
 def divide(

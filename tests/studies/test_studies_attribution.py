@@ -27,7 +27,7 @@ def test_a_loss_is_found_where_it_was_put(part: str | None):
     assert found.loss_s == pytest.approx(7.5 if part else 0, abs=1e-9)
     if part:
         assert found.largest == part
-        assert "7.5 s" in found.sentence()
+        assert "7.50 s" in found.sentence()
 
 
 @pytest.mark.parametrize("scaling", ["strong", "weak"])

@@ -1,0 +1,1 @@
+"""One page that says what was measured, for those who decide and were not there: reads results, never reruns them."""
