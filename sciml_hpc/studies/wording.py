@@ -27,7 +27,7 @@ def pair(x: Interval, most: int = 4) -> tuple[str, str]:
     half = (x.high - x.low) / 2
     if half <= 0:
         return number(x.value), ""
-    if min(abs(x.low), abs(x.value)) < 1e-4:
+    if min(abs(x.low), abs(x.value)) < 1e-4 or half > abs(x.value):  # digits of the half-width would leave none
         return number(x.value), f"{number(x.low)}–{number(x.high)}"
     places = max(0, min(1 - _magnitude(half, 2), 4 - _magnitude(x.value, 5), most))
     return f"{x.value:,.{places}f}", f"{x.low:,.{places}f}–{x.high:,.{places}f}"

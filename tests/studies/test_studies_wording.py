@@ -24,6 +24,7 @@ def test_an_interval_has_two_digits_of_its_half_width() -> None:
     assert interval(Interval(0.93214, 0.92101, 0.94329, 5)) == "0.932 (0.921–0.943)"
     assert interval(Interval(41234.6, 40980.2, 41490.9, 5)) == "41,235 (40,980–41,491)"
     assert interval(Interval(0.5, None, None, 1)) == "0.500"
+    assert interval(Interval(0.199, 0.0009, 44.2, 2)) == "0.199 (0.000900–44.2)"  # two runs that scatter
     assert interval(Interval(1.0, 1.0, 1.0, 3)) == "1.00"
     assert pair(Interval(0.9996112, 0.9995012, 0.9997212, 5), most=3) == ("1.000", "1.000–1.000")
     assert interval(Interval(2e-6, 1e-6, 3e-6, 3)) == "2.00 × 10⁻⁶ (1.00 × 10⁻⁶–3.00 × 10⁻⁶)"
