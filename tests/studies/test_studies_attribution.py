@@ -93,3 +93,12 @@ def test_a_run_is_divided():
     unmeasured = divide(30.0, 3.0, 1.5, [{**e, "wait_s": None} for e in epochs], {"exposed_comm_fraction": None}, {})
     assert unmeasured.compute == pytest.approx(19)
     assert unmeasured.total == pytest.approx(30)
+
+
+def test_the_sentence_says_no_more_than_is_so():
+    one, four = PERFECT.study([1, 4], "strong")
+    won = attribute([slower(four, compute=-9.0, staging=2.0)], [one], "strong")
+    assert won.loss_s == pytest.approx(-7.0)
+    assert won.sentence() == "16 ranks: no loss against perfect scaling"
+    spread = attribute([slower(four, compute=400.0, staging=500.0, evaluation=450.0)], [one], "strong")
+    assert "1,350 s of 1,472 s lost against perfect scaling, the largest part of it to staging" in spread.sentence()

@@ -199,7 +199,8 @@ def factors(splits: Sequence[Split], scale: Scale) -> Figure:
         unmeasured = name == "convergence" and not all(s.convergence_measured for s in splits)
         panel.set_title(title + (" (fixed work: not measured)" if unmeasured else ""))
         panel.set_xticks(list(places), [f"{scale.at(s.ranks):,}" for s in splits])
-    panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.08, panel.get_ylim()[1]))  # of all: they share it
+    largest = max(getattr(split, name).value for split in splits for name in FACTORS)
+    panel.set_ylim(0, max(1.08, min(panel.get_ylim()[1], 2 * largest)))  # of all: they share it
     figure.supxlabel(scale.unit, fontsize=9)
     figure.supylabel("efficiency (1: perfect)", fontsize=9)
     return figure

@@ -144,7 +144,7 @@ def _efficiency(found: Findings, scale: Scale, key: str) -> Section | None:
         drawings=(
             Drawing(
                 f"{key}-factors",
-                "Efficiency and its factors against size; bars: 95 % intervals.",
+                "Efficiency and its factors against size; bars: 95 % intervals (cut off where they leave a panel).",
                 figures.factors(found.splits, scale),
             ),
         ),
