@@ -58,6 +58,8 @@ K0 = np.array([1.0, 0.0, 0.0])
 """Direction of the primary beam."""
 _BLOCK = 8
 """Edge in pixels of the squares in which a line is either looked for or not."""
+_OFFSETS = (np.mgrid[:_BLOCK, :_BLOCK] - (_BLOCK - 1) / 2).reshape(2, -1).astype(np.float32)
+"""Rows and columns of a block's pixels, from its middle."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,13 @@ class Detector:
         middles /= np.linalg.norm(middles, axis=1, keepdims=True)
         chord = np.sqrt(np.square(self.blocks - middles.T[:, :, None]).sum(0).max())
         return middles, float(2 * np.arcsin(chord / 2))
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """Mean changes of direction from a pixel to the next, down and across, in a block: (2, blocks, 3)."""
+        k = self.blocks.reshape(3, -1, _BLOCK, _BLOCK).astype(np.float64)
+        down, across = (k[:, :, -1] - k[:, :, 0]).mean(2), (k[..., -1] - k[..., 0]).mean(2)
+        return np.stack([down.T, across.T]) / (_BLOCK - 1)
 
     @cached_property
     def field_of_view(self) -> tuple[np.ndarray, float]:
@@ -219,6 +228,7 @@ def profile(angle_rad: np.ndarray, sigma_rad: float) -> np.ndarray:
 
 _TABLE_Q2 = np.linspace(0, (4 / 0.7) ** 2, 4096)
 _TABLE = _TABLE_Q2 * np.square(np.array([1, 1, 3]) @ site_factors(_TABLE_Q2 / 4))
+_TABLE_SLOPE = np.gradient(_TABLE, _TABLE_Q2)
 
 
 def amplitude(q2: np.ndarray) -> np.ndarray:
@@ -239,7 +249,12 @@ def expected(detector: Detector, vectors: np.ndarray, rotation: np.ndarray) -> n
     off = middles @ unit.T - found.sin_theta
     block, line = np.nonzero(np.abs(off) < radius + CUT * detector.sigma_rad * cos_theta)
     before = (middles[block] - K0) / detector.wavelength_A - found.g[line]
-    weight = LINE_GAIN * found.strength[line] * amplitude(np.square(before).sum(1))
+    q2 = np.square(before).sum(1)
+    gain = LINE_GAIN * found.strength[line]
+    weight = (gain * amplitude(q2))[:, None].astype(np.float32)
+    rise = gain * np.interp(q2, _TABLE_Q2, _TABLE_SLOPE) * 2 / detector.wavelength_A
+    for step, offset in zip(detector.steps, _OFFSETS, strict=True):
+        weight = weight + (rise * (before * step[block]).sum(1)).astype(np.float32)[:, None] * offset
 
     along = (unit / cos_theta[:, None]).astype(np.float32)[line]
     angle = np.empty((len(block), _BLOCK * _BLOCK), np.float32)
@@ -247,7 +262,7 @@ def expected(detector: Detector, vectors: np.ndarray, rotation: np.ndarray) -> n
     for component, u in zip(detector.blocks, along.T, strict=True):
         angle += component[block] * u[:, None]
     height = profile(angle, detector.sigma_rad)
-    height *= weight.astype(np.float32)[:, None]
+    height *= weight
 
     intensity = detector.diffuse.copy()
     lit, starts = np.unique(block, return_index=True)
