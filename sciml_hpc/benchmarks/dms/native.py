@@ -105,9 +105,10 @@ class AzimuthFiles:
         with _open(path) as file:
             images, azimuths = (_dataset(path, file, name) for name in ("images", "azimuth_deg"))
             for name, data, field in zip(("images", "azimuth_deg"), (images, azimuths), self.fields, strict=True):
-                if data.shape != (len(images), *field.shape) or data.dtype != field.dtype:
-                    expected = f"{field.dtype} ({', '.join(map(str, (len(images), *field.shape)))},)"
-                    raise ValueError(f"{path}: {name}: {data.dtype} {data.shape}, expected {expected}")
+                shape = (len(images), *field.shape)
+                if data.shape != shape or data.dtype != field.dtype:
+                    found = f"{data.dtype} {data.shape}"
+                    raise ValueError(f"{path}: {name}: {found}, expected {field.dtype} {shape}")
             return len(images)
 
     def read(self, split: str, first: int, count: int) -> dict[str, np.ndarray]:
