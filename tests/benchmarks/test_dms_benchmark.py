@@ -100,6 +100,22 @@ def test_structure_loss_is_the_references() -> None:
     assert instance.loss(output, batch).item() == pytest.approx(reference.item(), rel=1e-5)
 
 
+def test_pictures_are_scaled_as_the_recipes_say() -> None:
+    instance, batch = batch_of(*CASES[0])
+    (image,) = instance.inputs(batch)
+    assert image.dtype == torch.float32
+    assert abs(image.mean()) < 0.5
+    assert 0.5 < image.std() < 2
+    instance, batch = batch_of(*CASES[1])
+    assert torch.equal(instance.inputs(batch)[0], batch["image"])
+    instance, batch = batch_of(*CASES[1][:2], {"standardise": True})
+    (image,) = instance.inputs({"image": torch.cat([3 * batch["image"] + 7, torch.ones(1, 3, 17, 31)])})
+    for picture in image[:6].double():
+        assert picture.mean().item() == pytest.approx(0, abs=1e-4)
+        assert picture.std().item() == pytest.approx(1, abs=1e-4)
+    assert torch.equal(image[6], torch.zeros(3, 17, 31))
+
+
 def test_published_sizes() -> None:
     """Layer by layer; the first dense layer of dms_structure has the 87,584 inputs that its code states."""
     with torch.device("meta"):

@@ -49,9 +49,9 @@ class AzimuthGenerator(PatternGenerator):
 class StructureGenerator(PatternGenerator):
     """Patterns of tetragonal crystals and of monoclinic ones of a single domain, whose direction is roughly known."""
 
-    distortion: PositiveRange = (0.2, 1.0)
+    distortion: PositiveRange = (0.4, 1.0)
     """Least and largest monoclinic distortion; 1 is the published one of PbZr₀.₅₂Ti₀.₄₈O₃ (β = 90.53°)."""
-    azimuth_deg: Range = (-1.5, 1.5)
+    azimuth_deg: Range = (-4.0, 4.0)
     """Least and largest azimuth."""
     split: Literal["publisher", "anew"] = "publisher"
     """Of published files: train and test as they are; or both together divided anew, by the data set's seed."""
