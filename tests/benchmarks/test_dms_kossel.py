@@ -232,3 +232,9 @@ def test_the_monoclinic_shear_parts_the_lines() -> None:
     assert np.abs(misses).max() > 3 * FULL.sigma_rad
     parted = np.abs(misses) > 1e-6
     assert half[parted] == pytest.approx(misses[parted] / 2, rel=0.05)
+
+
+def test_diffuse_scattering_is_interpolated_well() -> None:
+    q2 = np.random.default_rng(2).uniform(0, (2 / WAVELENGTH_A) ** 2, 200)
+    pb, b, o = site_factors(q2 / 4)
+    assert kossel.amplitude(q2) == pytest.approx(q2 * (pb + b + 3 * o) ** 2, rel=1e-3, abs=1)
