@@ -173,10 +173,10 @@ class Structure(base.Benchmark):
     Recipe = StructureRecipe
     Generator = StructureGenerator
     presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset("dms-structure-tiny", _NARROW_STRUCTURE),
-        "small": Preset("dms-structure-small", _NARROW_STRUCTURE),
-        "node": Preset("dms-structure-node", {"standardise": True}),
-        "full": Preset("dms-structure-sim"),
+        "tiny": Preset("dms-phase-tiny", _NARROW_STRUCTURE),
+        "small": Preset("dms-phase-small", _NARROW_STRUCTURE),
+        "node": Preset("dms-phase-node", {"standardise": True}),
+        "full": Preset("dms-sim"),
     }
 
     @classmethod
