@@ -50,7 +50,7 @@ class MixedScaleDense(nn.Module):
 
 
 class _Layers(torch.autograd.Function):
-    """Input and all layers' channels, (batch, channels + depth · width, height, width), from flat kernels and biases."""
+    """Input and all layers' channels, (batch, channels + depth · width, height, width), from kernels and biases."""
 
     @staticmethod
     def forward(
@@ -90,7 +90,10 @@ class _Layers(torch.autograd.Function):
             grad[:, own] *= maps[:, own] > 0
             grad_bias[i * width : (i + 1) * width] = grad[:, own].sum((0, 2, 3))
             taps = torch.cat(
-                [functional.unfold(grad[:, channels + j, None], 3, **_shifts(j)) for j in range(i * width, (i + 1) * width)],
+                [
+                    functional.unfold(grad[:, channels + j, None], 3, **_shifts(j))
+                    for j in range(i * width, (i + 1) * width)
+                ],
                 1,
             )
             grad_kernels.append(torch.bmm(taps, flat[:, :before].transpose(1, 2)).sum(0))

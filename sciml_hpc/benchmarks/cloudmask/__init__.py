@@ -42,6 +42,8 @@ class Generator(Settings):
 
 _EMBEDDED = {"width": 8, "base_lr": 4e-3}
 """A U-Net of 122,545 parameters for patches of 64 pixels."""
+_EMBEDDED_BY_MODEL = {"mixed-scale": {"depth": 30, "base_lr": 1e-2}}
+"""A mixed-scale dense network of 6,415 parameters instead."""
 
 
 class CloudMask(base.Benchmark):
@@ -82,8 +84,12 @@ class CloudMask(base.Benchmark):
     Recipe = Recipe
     Generator = Generator
     presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset("cloudmask-tiny", _EMBEDDED | {"global_batch": 16, "lr_reference_batch": 16, "epochs": 40}),
-        "small": Preset("cloudmask-small", _EMBEDDED),
+        "tiny": Preset(
+            "cloudmask-tiny",
+            _EMBEDDED | {"global_batch": 16, "lr_reference_batch": 16, "epochs": 40},
+            _EMBEDDED_BY_MODEL,
+        ),
+        "small": Preset("cloudmask-small", _EMBEDDED, _EMBEDDED_BY_MODEL),
         "node": Preset("cloudmask-node"),
         "full": Preset("cloudmask-ds1"),
     }

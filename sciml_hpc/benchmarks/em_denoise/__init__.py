@@ -62,13 +62,13 @@ class EMDenoise(base.Benchmark):
     title = "EM denoise: noise removal in electron micrographs"
     science = (
         "Atoms move and leave while the microscope looks at them, so frames must be short and doses low, and what is "
-        "recorded is mostly noise. A network learns from simulated pairs to restore the picture of a sheet of graphene, "
-        "with its vacancies, holes and foreign atoms, from counted electrons under an uneven beam on a detector with "
-        "dead pixels."
+        "recorded is mostly noise. A network learns from simulated pairs to restore the picture of a sheet of "
+        "graphene, with its vacancies, holes and foreign atoms, from counted electrons under an uneven beam on a "
+        "detector with dead pixels."
     )
     citation = (
-        "J. Thiyagalingam, M. Shankar, G. Fox, T. Hey, Scientific machine learning benchmarks, Nature Reviews Physics 4 "
-        "(2022) 413, and its suite SciML-Bench; D. M. Pelt, J. A. Sethian, A mixed-scale dense convolutional neural "
+        "J. Thiyagalingam, M. Shankar, G. Fox, T. Hey, Scientific machine learning benchmarks, Nature Reviews Physics "
+        "4 (2022) 413, and its suite SciML-Bench; D. M. Pelt, J. A. Sethian, A mixed-scale dense convolutional neural "
         "network for image analysis, PNAS 115 (2018) 254"
     )
     published = (
@@ -138,7 +138,7 @@ class EMDenoise(base.Benchmark):
         return ImageMetrics(self.recipe.data_range)
 
     def pictures(self, model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[Picture, ...]:
-        """The first validation image as recorded, after the classical filter, after the network, and as it should be."""
+        """The first validation image as recorded, after the classical filter and the network, and as it should be."""
         import torch
 
         from sciml_hpc.benchmarks.em_denoise.metrics import classical

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
-"""Gaussian window of 11 × 11 pixels (Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, IEEE Trans. Image Process. 13,
-600 (2004), section III C)."""
+"""Gaussian window of 11 × 11 pixels (Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, IEEE Trans. Image Process.
+13, 600 (2004), section III C)."""
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 """(K₁ L)² and (K₂ L)², the same section, for a range L of 1."""
 FILTER_SIGMA, FILTER_RADIUS = 1.0, 4
@@ -32,7 +32,7 @@ class ImageMetrics:
         self.data_range = data_range
 
     def update(self, output: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """[images, Σ clean, Σ clean², then four sums each of network, recorded image, filter]; clean: mean over pixels."""
+        """[images, Σ mean of clean, Σ mean of clean², then four sums each of network, recorded image and filter]."""
         with torch.autocast(output.device.type, enabled=False):
             clean, noisy = (batch[name].double().unsqueeze(1) / self.data_range for name in ("clean", "noisy"))
             sums = [clean.new_tensor(len(clean)), clean.mean((1, 2, 3)).sum(), clean.square().mean((1, 2, 3)).sum()]

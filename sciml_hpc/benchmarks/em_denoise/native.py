@@ -24,7 +24,7 @@ _BLOCK = 64
 
 
 class PublishedFiles:
-    """A `Source` of the published pairs; files stay open. Raises ValueError, also from `read`, naming file and field."""
+    """A `Source` of the published pairs. Raises ValueError, also from `read`, naming file and field."""
 
     def __init__(self, root: Path, generator: Generator, samples: Mapping[str, int] | None, seed: int) -> None:
         self.fields: tuple[SampleField, ...] = sample_fields(generator.size)

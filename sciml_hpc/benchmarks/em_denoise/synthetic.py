@@ -1,8 +1,8 @@
 """Simulated micrographs of graphene, from the atoms to the counted electrons.
 
-A sheet with strain, ripples, vacancies, sometimes a hole and foreign atoms (`_sheet`) is a phase object for fast
-electrons; the objective lens transfers its wave with defocus, spherical aberration and astigmatism, damped by the spread
-of focus; the squared modulus is the image (E. J. Kirkland, Advanced Computing in Electron Microscopy, 2nd edition,
+A sheet with strain, ripples, vacancies, sometimes a hole and foreign atoms is a phase object for fast electrons; the
+objective lens transfers its wave with defocus, spherical aberration and astigmatism, damped by the spread of focus; the
+squared modulus is the image (E. J. Kirkland, Advanced Computing in Electron Microscopy, 2nd edition,
 2010, sections 3.1, 3.2 and 5.1), stretched from black to white. Noise follows the recipe of SciML-Bench's data (its
 em_graphene_sim page; there the images came from molecular dynamics and multislice): the finished image is scaled by the
 profile of the beam, electrons are counted, and some pixels are dead.
@@ -52,7 +52,9 @@ _SPLITS = ("train", "validation", "test")
 def sample_fields(size: int) -> tuple[SampleField, ...]:
     return (
         SampleField("noisy", (size, size), "float32", "1", "counted electrons over those of a white pixel in mid-beam"),
-        SampleField("clean", (size, size), "float32", "1", "intensity without noise, stretched from 0 (black) to 1 (white)"),
+        SampleField(
+            "clean", (size, size), "float32", "1", "intensity without noise, stretched from 0 (black) to 1 (white)"
+        ),
     )
 
 
@@ -116,11 +118,11 @@ def _sheet(rng: np.random.Generator, edge_A: float) -> tuple[np.ndarray, np.ndar
 
 
 def lattice(extent_A: float) -> np.ndarray:
-    """Sites of undistorted graphene around the origin that fill a square of this edge however it is turned, (n, 2), Å."""
+    """Sites of undistorted graphene around the origin, (n, 2) in Å, that fill a square of this edge however turned."""
     reach = int(extent_A / LATTICE_A) + 3
     i, j = (x.ravel() for x in np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1)))
     cells = LATTICE_A * np.stack([i + 0.5 * j, np.sqrt(0.75) * j], 1)
-    sites = np.concatenate([cells, cells + [0, LATTICE_A / np.sqrt(3)]])
+    sites = np.concatenate([cells, cells + np.array([0, LATTICE_A / np.sqrt(3)])])
     return sites[np.hypot(*sites.T) < extent_A * np.sqrt(0.5) + LATTICE_A]
 
 
@@ -150,10 +152,14 @@ def phase_shift(
     for number in np.unique(numbers):
         density = _splat(positions[numbers == number] / pixel_A, pixels)
         s2 = half / np.float32(4 * pixel_A**2)
-        factor = sum(np.float32(a) * np.exp(-np.float32(b + B_ISO_A2) * s2) for a, b in zip(*SCATTERING[number], strict=True))
+        factor = sum(
+            np.float32(a) * np.exp(-np.float32(b + B_ISO_A2) * s2) for a, b in zip(*SCATTERING[number], strict=True)
+        )
         spectrum += np.fft.rfft2(density) * factor
     volts_A = np.float32(POTENTIAL_V_A2 / pixel_A**2)
-    return np.fft.irfft2(spectrum * correction, (pixels, pixels)) * volts_A * np.float32(interaction_rad_V_A(energy_keV))
+    return (
+        np.fft.irfft2(spectrum * correction, (pixels, pixels)) * volts_A * np.float32(interaction_rad_V_A(energy_keV))
+    )
 
 
 def _splat(places: np.ndarray, pixels: int) -> np.ndarray:
@@ -194,7 +200,9 @@ class Lens:
         damping exp(−½ (π λ Δ q²)²) by a spread of focus Δ (quasi-coherent, ibid. section 3.2).
         """
         wave = np.float32(wavelength_A(self.energy_keV))
-        focus = np.float32(self.defocus) + np.float32(self.astigmatism) * np.cos(2 * (direction - np.float32(self.azimuth)))
+        focus = np.float32(self.defocus) + np.float32(self.astigmatism) * np.cos(
+            2 * (direction - np.float32(self.azimuth))
+        )
         chi = np.float32(pi) * wave * square * (np.float32(0.5 * self.spherical) * wave**2 * square - focus)
         damping = np.exp(np.float32(-0.5) * (np.float32(pi * self.focal_spread) * wave * square) ** 2)
         return damping * _unit(-chi)
