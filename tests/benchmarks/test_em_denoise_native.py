@@ -23,7 +23,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = [EMDenoise.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
     assert [len(p) for p in parts] == [2, 2, 0]
     found = sorted(p for p in root.rglob("*") if p.is_file())
-    assert sorted(sum(parts, [])) == found == sorted(root / d / f for d in ("test", "train") for f in (NOISE, CLEAN))
+    assert sorted(path for paths in parts for path in paths) == found
+    assert found == sorted(root / d / f for d in ("test", "train") for f in (NOISE, CLEAN))
     return root
 
 

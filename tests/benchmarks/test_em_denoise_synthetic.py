@@ -29,7 +29,7 @@ def source(seed: int = 1) -> object:
     return EMDenoise.simulator(GENERATOR, {"train": 8, "validation": 8}, seed)
 
 
-XRAY_CARBON = {0.1: 5.126, 0.2: 3.581, 0.3: 2.502, 0.4: 1.950, 0.5: 1.685, 0.6: 1.536, 0.8: 1.322, 1.0: 1.114}
+XRAY_CARBON = {0.2: 3.581, 0.3: 2.502, 0.4: 1.950, 0.5: 1.685, 0.6: 1.536, 0.8: 1.322, 1.0: 1.114}
 """Form factor of carbon for X-rays at s in 1/Å (International Tables for Crystallography C, table 6.1.1.1)."""
 
 
@@ -38,7 +38,7 @@ def test_carbons_scattering_follows_from_its_form_factor_for_xrays() -> None:
     mott_per_A = constants.m_e * constants.e**2 / (8 * np.pi * constants.epsilon_0 * constants.h**2) * 1e-10
     a, b = (np.array(x) for x in SCATTERING[CARBON])
     for s, xray in XRAY_CARBON.items():
-        assert (a * np.exp(-b * s**2)).sum() == pytest.approx(mott_per_A * (6 - xray) / s**2, rel=0.015)
+        assert (a * np.exp(-b * s**2)).sum() == pytest.approx(mott_per_A * (6 - xray) / s**2, rel=0.01)
 
 
 @pytest.mark.parametrize(("number", "forward_A"), [(CARBON, 2.509), (NITROGEN, 2.211), (SILICON, 5.828)])
@@ -47,10 +47,10 @@ def test_forward_scattering_is_that_of_another_calculation(number: int, forward_
     assert sum(SCATTERING[number][0]) == pytest.approx(forward_A, rel=0.005)
 
 
-@pytest.mark.parametrize("place", [(32.0, 32.0), (31.3, 32.75)])
+@pytest.mark.parametrize("place", [(48.0, 48.0), (47.3, 48.75)])
 def test_an_atom_has_the_potential_of_its_gaussians(place: tuple[float, float]) -> None:
     """The transform of a exp(−B q²/4) is 4πa/B · exp(−4π² r²/B), wherever in a pixel the atom is."""
-    pixel_A, pixels = 0.12, 64
+    pixel_A, pixels = 0.08, 96
     found = phase_shift(np.array([place]) * pixel_A, np.array([CARBON]), pixels, pixel_A, 80.0)
     at = np.arange(pixels)
     r2 = ((at[:, None] - place[0]) ** 2 + (at - place[1]) ** 2) * pixel_A**2
@@ -70,7 +70,7 @@ def test_an_atom_has_the_potential_of_its_gaussians(place: tuple[float, float]) 
     sigma = 2 * np.pi * gamma * m * e * wavelength / h**2 * 1e-10  # rad per V Å
     expected = sigma * volts_A
     inside = np.sqrt(r2) < 1.5  # further out the neighbours' images show
-    np.testing.assert_allclose(found[inside], expected[inside], atol=0.02 * expected.max())
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.01 * expected.max())
     assert found.sum() * pixel_A**2 == pytest.approx(sigma * h**2 / (2 * np.pi * m * e) * 1e20 * sum(a), rel=1e-4)
 
 
@@ -90,8 +90,8 @@ def test_lattice_is_graphene() -> None:
     np.testing.assert_allclose(distance[:, 1:4], bond)
     np.testing.assert_allclose(distance[:, 4:10], LATTICE_A)
     assert bond == pytest.approx(1.42, abs=0.005)
-    per_A2 = (np.abs(sites) < 15).all(1).sum() / 900
-    assert per_A2 == pytest.approx(4 / (math.sqrt(3) * LATTICE_A**2), rel=0.03)
+    per_A2 = (np.hypot(*lattice(150.0).T) < 70).sum() / (np.pi * 70**2)
+    assert per_A2 == pytest.approx(4 / (math.sqrt(3) * LATTICE_A**2), rel=0.02)
     for turn in np.linspace(0, np.pi / 3, 7):  # the square is full however the sheet is turned
         corner = 15 * math.sqrt(2) * np.array([np.cos(turn), np.sin(turn)])
         assert np.hypot(*(sites - corner).T).min() < 1.5

@@ -38,7 +38,7 @@ def plain(model: MixedScaleDense, image: torch.Tensor) -> torch.Tensor:
     return model.output(maps)
 
 
-@pytest.mark.parametrize(("channels", "outputs", "depth", "width"), [(1, 1, 23, 1), (3, 2, 7, 3)])
+@pytest.mark.parametrize(("channels", "outputs", "depth", "width"), [(1, 1, 13, 1), (3, 2, 5, 3)])
 def test_output_and_gradients_are_those_of_plain_convolutions(
     channels: int, outputs: int, depth: int, width: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_any_layout_and_precision(layout: torch.memory_format) -> None:
         half = model(image.to(memory_format=layout))
     assert half.dtype == torch.bfloat16
     error = (half.float() - expected).square().mean().sqrt()
-    assert float(error / expected.std()) < 0.05
+    assert float((error / expected.std()).detach()) < 0.05
     half.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
 

@@ -28,7 +28,7 @@ class Recipe(base.Recipe):
     model: Literal["autoencoder", "mixed-scale"] = "autoencoder"
     """Network: SciML-Bench's convolutional autoencoder, or a mixed-scale dense network (Pelt and Sethian 2018)."""
     width: int = Field(8, gt=0)
-    """Channels of the autoencoder's first level; 8 gives the published 122,497 parameters."""
+    """Channels of the autoencoder's first level; 8 gives the published 122,737 parameters."""
     depth: int = Field(100, gt=0)
     """Layers of the mixed-scale dense network, of one channel each; 100 gives 45,652 parameters."""
     data_range: float = Field(1.0, gt=0)

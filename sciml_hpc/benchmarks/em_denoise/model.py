@@ -20,7 +20,7 @@ def _double(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class Autoencoder(nn.Module):
-    """Network of SciML-Bench's em_denoise: `width`, 2·, 4· and 8·`width` channels; 122,497 parameters at width 8.
+    """Network of SciML-Bench's em_denoise: `width`, 2·, 4· and 8·`width` channels; 122,737 parameters at width 8.
 
     Between levels the maximum of 2 × 2 pixels, and bilinear interpolation that keeps the corners; the last layer is a
     3×3 convolution without activation. Initial weights are torch's own.

@@ -25,7 +25,7 @@ class Recipe(base.Recipe):
     epochs: int = Field(5, gt=0)
     """Most epochs that may be spent before the target must have been met."""
     latent: int = Field(512, gt=0)
-    """Numbers by which an image is described: 512 gives 41,097,777 parameters, 2000 the 160 million of the publisher's
+    """Numbers by which an image is described: 512 gives 41,096,609 parameters, 2000 the 160 million of the publisher's
     page."""
     width: int = Field(16, gt=0)
     """Channels of the innermost convolutions; the others have two and four times as many."""

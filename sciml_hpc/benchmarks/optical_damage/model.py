@@ -19,7 +19,7 @@ def _doubling(channels_in: int, channels_out: int) -> list[nn.Module]:
 
 
 class Autoencoder(nn.Module):
-    """Network of SciML-Bench's optical_damage: 41,097,777 parameters at 200 pixels, latent size 512, width 16.
+    """Network of SciML-Bench's optical_damage: 41,096,609 parameters at 200 pixels, latent size 512, width 16.
 
     4·, 2· and `width` channels on the way in, the reverse on the way out; between them two linear layers without
     activation. Convolutions are He-normal with biases of zero, as in the reference (its Keras `he_normal` cuts the
