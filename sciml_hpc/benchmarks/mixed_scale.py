@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 DILATIONS = 10
-"""Dilations go from 1 to this and begin anew (Pelt and Sethian, "Setup")."""
+"""Dilations go from 1 to this and begin anew, as in the paper."""
 
 
 class MixedScaleDense(nn.Module):

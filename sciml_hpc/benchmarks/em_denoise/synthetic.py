@@ -189,8 +189,8 @@ class Lens:
     def transfer(self, square: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Transfer function of the wave for squared spatial frequencies q² (Å⁻²) and their directions (rad).
 
-        exp(−i χ) with χ = π λ q² (½ C_s λ² q² − Δf − A cos 2(φ − φ_A)) (Kirkland, eqs. 2.10 and 3.23), times the
-        damping exp(−½ (π λ Δ q²)²) by a spread of focus Δ (quasi-coherent, ibid. section 3.2).
+        exp(−i χ) with χ = π λ q² (½ C_s λ² q² − Δf − A cos 2(φ − φ_A)) (Kirkland, chapter 2), times the
+        damping exp(−½ (π λ Δ q²)²) by a spread of focus Δ (quasi-coherent, section 3.2).
         """
         wave = np.float32(wavelength_A(self.energy_keV))
         focus = np.float32(self.defocus) + np.float32(self.astigmatism) * np.cos(
