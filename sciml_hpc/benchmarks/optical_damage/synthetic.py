@@ -33,7 +33,7 @@ OPTIC_MM = 50.0
 """Edge of what a sample shows."""
 BEAM_MM, BEAM_ORDER = (20.0, 22.0), 5
 """Radius at which the intensity has fallen to e⁻², and order n of exp(−2 (r/R)²ⁿ)."""
-POINTING_MM = 0.5
+POINTING_MM = 1.0
 """Standard deviation of the beam's position."""
 MODULATION, MODULATION_MM = 0.04, (12.0, 40.0)
 """Standard deviation of each of six smooth waves across the beam, and the range of their periods."""
@@ -41,7 +41,7 @@ FRINGES, FRINGES_MM = (0.0, 0.08), (3.0, 8.0)
 """Contrast and period of fringes."""
 DUST, DUST_MM, DUST_AWAY_MM = 1.0, (0.2, 0.6), (1000.0, 6000.0)
 """Mean number of opaque specks, their radii, and how far before the optic they are."""
-SITES, SITE_MM, SITE_AWAY_MM = 2.0, (0.5, 2.5), (20.0, 300.0)
+SITES, SITE_MM, SITE_AWAY_MM = 2.5, (0.8, 3.0), (20.0, 300.0)
 """Mean number of sites after the first, their radii (uniform in the logarithm), and defocus of the camera."""
 GLOW = 0.3
 """Most scattered light of a site, over the intensity of the beam."""
