@@ -81,6 +81,14 @@ def test_weights_follow_from_the_seed() -> None:
     assert not torch.equal(weights(3), weights(4))
 
 
+def test_mixed_scale_dense_network_instead() -> None:
+    """Few parameters: 9 (9 + i) weights and a bias per layer i, 9 + depth and 1 at the end."""
+    torch.manual_seed(0)
+    model = CloudMask(Recipe(model="mixed-scale", depth=30), sample_fields(32)).model()
+    assert parameters(model) == sum(9 * (9 + i) + 1 for i in range(30)) + 40
+    assert model(torch.randn(2, 9, 32, 32)).shape == (2, 32, 32)
+
+
 def test_found_by_its_folder_without_importing_torch() -> None:
     assert find("cloudmask") is CloudMask
     code = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,10 @@ class Recipe(base.Recipe):
 
     epochs: int = Field(30, gt=0)
     """Most epochs that may be spent before the target must have been met."""
+    model: Literal["unet", "mixed-scale"] = "unet"
+    """Network: the reference's U-Net, or a mixed-scale dense network (Pelt and Sethian 2018)."""
+    depth: int = Field(100, gt=0)
+    """Layers of the mixed-scale dense network, of one channel each; 100 gives 52,860 parameters."""
     width: int = Field(32, gt=0)
     """Channels of the U-Net's first level; 32 gives the published 1,948,609 parameters."""
     cloud_weight: float = Field(1.0, gt=0)
@@ -38,6 +42,8 @@ class Generator(Settings):
 
 _EMBEDDED = {"width": 8, "base_lr": 4e-3}
 """A U-Net of 122,545 parameters for patches of 64 pixels."""
+_EMBEDDED_BY_MODEL = {"mixed-scale": {"depth": 30, "base_lr": 1e-2}}
+"""A mixed-scale dense network of 6,415 parameters instead."""
 
 
 class CloudMask(base.Benchmark):
@@ -78,8 +84,12 @@ class CloudMask(base.Benchmark):
     Recipe = Recipe
     Generator = Generator
     presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset("cloudmask-tiny", _EMBEDDED | {"global_batch": 16, "lr_reference_batch": 16, "epochs": 40}),
-        "small": Preset("cloudmask-small", _EMBEDDED),
+        "tiny": Preset(
+            "cloudmask-tiny",
+            _EMBEDDED | {"global_batch": 16, "lr_reference_batch": 16, "epochs": 40},
+            _EMBEDDED_BY_MODEL,
+        ),
+        "small": Preset("cloudmask-small", _EMBEDDED, _EMBEDDED_BY_MODEL),
         "node": Preset("cloudmask-node"),
         "full": Preset("cloudmask-ds1"),
     }
@@ -111,9 +121,16 @@ class CloudMask(base.Benchmark):
         return write_published(path, generator, samples, seed, part, parts)
 
     def model(self) -> torch.nn.Module:
+        channels = self.fields["image"].shape[0]
+        if self.recipe.model == "mixed-scale":
+            from torch import nn
+
+            from sciml_hpc.benchmarks.mixed_scale import MixedScaleDense
+
+            return nn.Sequential(MixedScaleDense(channels, 1, self.recipe.depth), nn.Flatten(1, 2))
         from sciml_hpc.benchmarks.cloudmask.model import UNet
 
-        return UNet(self.fields["image"].shape[0], self.recipe.width)
+        return UNet(channels, self.recipe.width)
 
     def inputs(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return (batch["image"],)
