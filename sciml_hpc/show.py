@@ -24,11 +24,11 @@ def print_list(manifest: Path | None) -> int:
             print(f"{kind.name}{f' --task {kind.task}' if kind.task else ''}: {kind.title}")
             there = [f"{p} ({preset.dataset})" for p, preset in kind.presets.items() if preset.dataset in datasets]
             presets = ", ".join(there) or "none: the manifest has no data set for it yet"
-            print(textwrap.fill(presets, WIDTH, initial_indent="  presets: ", subsequent_indent=" " * 11))
+            print(_wrapped(presets, WIDTH, initial_indent="  presets: ", subsequent_indent=" " * 11))
             for key, entry in datasets.items():
                 if (entry.benchmark, entry.task) == (kind.name, kind.task):
                     row = f"{key:24} {_origin(entry):9} {_counts(entry)}; {_size(entry)}; {_target(entry)}"
-                    print(textwrap.fill(row, WIDTH, initial_indent="  ", subsequent_indent=" " * 37))
+                    print(_wrapped(row, WIDTH, initial_indent="  ", subsequent_indent=" " * 37))
         print()
     print("details: python -m sciml_hpc info NAME (a benchmark or a data set)")
     return errors.VALID
@@ -80,22 +80,18 @@ def horovod_build() -> str:
 
 def _print_benchmark(kind: type[Benchmark]) -> None:
     print(f"{kind.name}{f' --task {kind.task}' if kind.task else ''}: {kind.title}\n")
-    print(textwrap.fill(" ".join(kind.science.split()), WIDTH))
+    print(_wrapped(" ".join(kind.science.split()), WIDTH))
     print()
-    print(textwrap.fill(f"citation: {kind.citation}", WIDTH, subsequent_indent="  "))
+    print(_wrapped(f"citation: {kind.citation}", WIDTH, subsequent_indent="  "))
     print("\npresets:")
     for name, preset in kind.presets.items():
         changes = ", ".join(f"{k}={v}" for k, v in preset.recipe.items()) or "the published configuration"
-        print(
-            textwrap.fill(
-                f"{name:6} {preset.dataset}: {changes}", WIDTH, initial_indent="  ", subsequent_indent=" " * 9
-            )
-        )
+        print(_wrapped(f"{name:6} {preset.dataset}: {changes}", WIDTH, initial_indent="  ", subsequent_indent=" " * 9))
     if kind.published:
         print("\npublished figures:")
         for figure in kind.published:
             print(
-                textwrap.fill(
+                _wrapped(
                     f"{figure.what}: {figure.value} ({figure.source})",
                     WIDTH,
                     initial_indent="  ",
@@ -104,7 +100,7 @@ def _print_benchmark(kind: type[Benchmark]) -> None:
             )
     print("\nwhat --set KEY=VALUE and a --config file can change (default):")
     for key, default, meaning in describe_keys(kind):
-        print(textwrap.fill(f"{key} ({default}): {meaning}", WIDTH, initial_indent="  ", subsequent_indent="    "))
+        print(_wrapped(f"{key} ({default}): {meaning}", WIDTH, initial_indent="  ", subsequent_indent="    "))
     print()
 
 
@@ -131,10 +127,13 @@ def _print_dataset(name: str, entry: Dataset) -> None:
         print(
             f"{label:12}{value}"  # a command is not broken
             if label == "get it with"
-            else textwrap.fill(
-                str(value), WIDTH, initial_indent=f"{label:12}", subsequent_indent=" " * 12, break_on_hyphens=False
-            )
+            else _wrapped(str(value), WIDTH, initial_indent=f"{label:12}", subsequent_indent=" " * 12)
         )
+
+
+def _wrapped(text: str, width: int, **indents: str) -> str:
+    """Text in lines that break no name at its hyphens."""
+    return textwrap.fill(text, width, break_on_hyphens=False, **indents)
 
 
 def _origin(entry: Dataset) -> str:
