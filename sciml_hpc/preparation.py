@@ -86,11 +86,11 @@ def simulate(plan: Plan, output: Path, world: World, console: Console) -> None:
     total = world.sum(len(written))
     console.line(f"wrote {total} files in the published format to {output}")
     entry = dataset.model_dump(mode="json", exclude_none=True)
-    task = f" --task {dataset.task}" if dataset.task else ""
+    which = f"{f' --task {dataset.task}' if dataset.task else ''} --dataset {plan.dataset_name}"
     entry["origin"] = {
         "kind": "files",
         "path": str(output.resolve()),
-        "get": f"python -m sciml_hpc simulate {dataset.benchmark}{task} --dataset {plan.dataset_name} --output {output}",
+        "get": f"python -m sciml_hpc simulate {dataset.benchmark}{which} --output {output}",
         "seed": dataset.origin.seed,
         "parameters": dataset.origin.parameters,
     }
