@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -104,6 +104,15 @@ class Dataset(Settings):
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves dates as they are written: what a parameter says goes into indices and records, which are JSON."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def shipped_manifest() -> Path:
     """The manifest that comes with the package: beside it in a checkout, inside it when installed."""
     package = Path(__file__).parent
@@ -140,7 +149,7 @@ def select(datasets: Mapping[str, Dataset], name: str, benchmark: str | None = N
 
 def _load(path: Path) -> dict[str, Dataset]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -38,6 +38,19 @@ def test_a_centres_own_file_adds_to_it(tmp_path):
     assert found["toy-tiny"].target.as_target().met(0.02)
 
 
+def test_a_date_is_what_was_written(tmp_path):
+    """Unquoted, as a user writes it; the entry's hash and its records are JSON, which has no dates."""
+    path = write_manifest(tmp_path / "own.yaml", own=entry(start="DATE"))
+    template = path.read_text()
+    hashes = set()
+    for written in ("1990-01-02", "'1990-01-02'"):
+        path.write_text(template.replace("DATE", written))
+        found = load_manifest(path)["own"]
+        assert found.origin.parameters == {"start": "1990-01-02"}
+        hashes.add(found.fingerprint())
+    assert len(hashes) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [

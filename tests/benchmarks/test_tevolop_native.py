@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy import clean_environment
 
 from sciml_hpc.benchmarks.tevolop import Generator, TEvolOp
 from sciml_hpc.benchmarks.tevolop.grid import activity, fortnights, magnitude_of
@@ -229,6 +236,83 @@ def test_real_events_of_ridgecrest_against_pycsep(tmp_path: Path) -> None:
     largest = max(samples["history"][..., 0].max(), samples["future"][..., 0].max())
     assert largest == pytest.approx(magnitude_of(series.energy[:, busiest]).max(), rel=1e-6)
     assert largest > 5
+
+
+@pytest.fixture
+def ridgecrest() -> list[dict[str, str]]:
+    """Rows of the 829 real ComCat events of 6 to 13 July 2019 that pyCSEP ships."""
+    package = importlib.util.find_spec("csep")
+    if package is None:
+        pytest.skip("pycsep is not installed (for the events alone: pip install --no-deps pycsep)")
+    file = Path(package.submodule_search_locations[0], "artifacts/ObservedCatalogs/sample_comcat_catalog.csv")
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 829
+    return rows
+
+
+REAL = """\
+datasets:
+  ridgecrest:
+    benchmark: tevolop
+    version: 1
+    origin:
+      kind: files
+      path: comcat
+      get: pip install pycsep
+      parameters: {start: 2017-05-01, days: 1260, locations: 5, faults: none}
+    format: as published
+    samples: {train: 56, validation: 14}
+    licence: public domain
+    citation: U.S. Geological Survey, ComCat
+    target: {metric: average_nnse_1year_h0, direction: max, value: 0.5, source: a test}
+"""
+
+
+@pytest.mark.slow
+def test_real_events_go_through_the_whole_job(tmp_path: Path, ridgecrest: list[dict[str, str]]) -> None:
+    """From ComCat's CSV to the log, by the command line; persistence in the record is that of sums made here."""
+    (tmp_path / "own.yaml").write_text(REAL)
+    (tmp_path / "data/comcat").mkdir(parents=True)
+    with (tmp_path / "data/comcat/query.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", "latitude", "longitude", "depth", "mag", "magType", "type"])
+        for row in ridgecrest:
+            writer.writerow(
+                [row["time_string"] + "Z", row["lat"], row["lon"], row["depth"], row["M"], "ml", "earthquake"]
+            )
+    run = "--system here --engine single --model lstm --epochs 2 --set train.width=8 --set measure.ceiling_s=0"
+    for command, options in (("prepare tevolop", ""), ("tevolop", run)):
+        done = subprocess.run(
+            f"{sys.executable} -m sciml_hpc {command} --dataset ridgecrest --manifest own.yaml {options}".split(),
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "results/here/strong/tevolop/result_0.json").read_text())
+    assert result["verdict"] == "VALID"
+    assert (result["job"]["train_samples"], result["job"]["eval_samples"]) == (56, 14)
+
+    energy, large = np.full((90, 40, 60), 14.0), np.zeros((40, 60))
+    cells: dict[tuple[int, int, int], float] = {}
+    for row in ridgecrest:
+        day = (datetime.fromisoformat(row["time_string"]) - datetime(2017, 5, 1)).days
+        south, east = round((36 - float(row["lat"])) * 10, 6), round((float(row["lon"]) + 120) * 10, 6)
+        y, x = math.ceil(south) - 1, math.floor(east)  # an edge belongs to the north and to the east
+        cells[day, y, x] = cells.get((day, y, x), 0) + 10 ** (1.5 * float(row["M"]))
+        large[y, x] += float(row["M"]) > 3.29
+    for (day, y, x), released in cells.items():
+        energy[day // 14, y, x] += released - 1
+    block = np.pad(np.lib.stride_tricks.sliding_window_view(large, (3, 3)).sum((-2, -1)), 1, mode="edge")
+    busiest = np.argsort(-np.maximum(large / 7.1, block / 34.1).ravel(), kind="stable")[:5]
+    magnitude = np.log10(energy.reshape(90, -1)[25:, busiest]) / 1.5
+    seen, came = magnitude[25:39], magnitude[26:40]  # the last step of each of 14 windows, and the next one
+    variation = ((came - came.mean(0)) ** 2).sum(0)
+    persistence = variation / (variation + ((came - seen) ** 2).sum(0))
+    found = result["metrics"]["persistence_average_nnse_2weeks_h0"]
+    assert np.abs(persistence - found).min() < 1e-6
 
 
 def test_the_tables_hold_the_cells_of_the_catalogue(published: Path) -> None:
