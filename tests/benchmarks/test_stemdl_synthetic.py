@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sciml_hpc.benchmarks.stemdl import multislice
+from sciml_hpc.benchmarks.stemdl import multislice, synthetic
 from sciml_hpc.benchmarks.stemdl.settings import ClassificationGenerator, ReconstructionGenerator
 from sciml_hpc.benchmarks.stemdl.synthetic import Patterns, Scans, _Discs, scaled
 
@@ -147,6 +147,13 @@ def test_scan_follows_the_potential() -> None:
     assert abs(np.corrcoef(drift.ravel(), np.ravel(slope[::-1]))[0, 1]) < 0.3
     far = (patterns * (np.hypot(k[:, None], k) > 6)).sum((-2, -1))
     assert np.mean([np.corrcoef(f.ravel(), v.ravel())[0, 1] for f, v in zip(far, field, strict=True)]) > 0.5
+
+
+def test_how_many_probes_are_simulated_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Scans(SCAN, SAMPLES, 5).read("train", 0, 2)
+    monkeypatch.setattr(synthetic, "MOST_POINTS", 3 * 24 * 24)  # 16 probes on 24 × 24 points, in threes and one
+    parts = Scans(SCAN, SAMPLES, 5).read("train", 0, 2)
+    assert all(parts[name].tobytes() == whole[name].tobytes() for name in whole)
 
 
 def test_scan_pattern_of_nothing_is_the_aperture() -> None:

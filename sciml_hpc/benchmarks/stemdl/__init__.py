@@ -204,10 +204,10 @@ class Reconstruction(base.Benchmark):
     Recipe = ReconstructionRecipe
     Generator = ReconstructionGenerator
     presets: ClassVar[Mapping[str, Preset]] = {
-        "tiny": Preset("stemdl-scan-tiny", {**_NARROW_INVERTER, "down": (1, 1, 1), "bottom": 2, "epochs": 24}),
+        "tiny": Preset("stemdl-scan-tiny", {**_NARROW_INVERTER, "down": (1, 1, 1), "bottom": 2, "epochs": 16}),
         "small": Preset("stemdl-scan-small", {**_NARROW_INVERTER, "down": (1, 1, 1), "bottom": 2, "epochs": 24}),
         "node": Preset("stemdl-scan-node", {"global_batch": 32, "epochs": 60, "schedule": "cosine"}),
-        "full": Preset("stemdl-scan-olcf", {"global_batch": 96, "epochs": 30, "schedule": "cosine"}),
+        "full": Preset("stemdl-scan-olcf-shaped", {"global_batch": 96, "epochs": 30, "schedule": "cosine"}),
     }
 
     @classmethod

@@ -20,6 +20,8 @@ from sciml_hpc.benchmarks.stemdl.scattering import wavelength_A
 from sciml_hpc.benchmarks.stemdl.settings import ClassificationGenerator, ReconstructionGenerator
 
 _SPLITS = ("train", "validation", "test")
+MOST_POINTS = 1 << 23
+"""Grid points of the probes of a scan that are simulated at once: 64 MiB a copy."""
 LOG_FLOOR, LOG_GAIN, LOG_TOP = 17.0, 10.0, 255.0
 """Scaling of the published samples: clip(10 (max(−17, ln I) + 17), 0, 255) (MLCommons Science, stemdl/ornl)."""
 
@@ -236,14 +238,18 @@ class Scans:
         aperture = np.linalg.norm(k, axis=-1) < g.semi_angle_mrad * 1e-3 / wavelength_A(g.energy_keV)
         along = g.field_A / 2 + (np.arange(g.scan) + 0.5) * g.field_A / g.scan
         places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 1, 1, 2)
-        probes = (aperture * np.exp(-2j * np.pi * (k * places).sum(-1))).astype(np.complex64)
-        behind = next(multislice.transmit(torch.fft.ifft2(torch.from_numpy(probes)), slices, free, [len(slices)]))
-        power = torch.fft.fftshift(behind.abs().square_(), dim=(-2, -1)).numpy() / aperture.sum()
-        edge = g.size // 4
-        expected = power[:, edge:-edge, edge:-edge].astype(np.float64)
         electrons = np.exp(rng.uniform(*np.log(g.electrons)))
-        patterns = rng.poisson(expected * electrons) / electrons * g.size**2
-        return patterns.astype(np.float16), _field(potentials.sum(0) * keep, g.size)[None]
+        edge = g.size // 4
+        patterns = np.empty((len(places), g.size, g.size), dtype=np.float16)
+        at_once = max(1, MOST_POINTS // keep.size)
+        for first in range(0, len(places), at_once):
+            chunk = slice(first, first + at_once)
+            probes = (aperture * np.exp(-2j * np.pi * (k * places[chunk]).sum(-1))).astype(np.complex64)
+            behind = next(multislice.transmit(torch.fft.ifft2(torch.from_numpy(probes)), slices, free, [len(slices)]))
+            power = torch.fft.fftshift(behind.abs().square_(), dim=(-2, -1)).numpy() / aperture.sum()
+            expected = power[:, edge:-edge, edge:-edge].astype(np.float64)
+            patterns[chunk] = rng.poisson(expected * electrons) / electrons * g.size**2
+        return patterns, _field(potentials.sum(0) * keep, g.size)[None]
 
 
 def _field(coefficients: np.ndarray, size: int) -> np.ndarray:
