@@ -74,9 +74,9 @@ def test_frames_have_the_published_shape_and_twelve_bits() -> None:
     assert frame.dtype == np.uint16
     assert damaged == 0
     assert frame.max() <= 4095
-    dark = frame[:60].astype(float)  # nothing but the offset and the noise of reading, 12 electrons at 4 a count
+    dark = frame[:60].astype(float)  # nothing but the offset and the noise of reading, 12 electrons at 2 a count
     assert dark.mean() == pytest.approx(synthetic.OFFSET, abs=0.2)
-    assert dark.std() == pytest.approx(math.sqrt(3**2 + 1 / 12), rel=0.03)
+    assert dark.std() == pytest.approx(math.sqrt(6**2 + 1 / 12), rel=0.03)
     rows, columns = np.nonzero(frame > frame.max() / 3)  # the beam is where the publisher cuts
     assert 150 < rows.min() < rows.max() < 350
     assert 270 < columns.min() < columns.max() < 470
@@ -88,8 +88,8 @@ def test_noise_of_the_beam_is_that_of_speckle_and_counting() -> None:
     beam = (frames[:, 40:60, 70:80] - synthetic.OFFSET) * synthetic.ELECTRONS_PER_COUNT
     mean = beam.mean((1, 2))
     assert (mean > 0.5 * 6000 * 0.98).all()
-    assert (mean < 0.5 * 9000 * 1.02).all()
-    expected = mean**2 / synthetic.SPECKLE_LOOKS + mean + 12**2 + 4**2 / 12
+    assert (mean < 0.5 * 7500 * 1.02).all()
+    expected = mean**2 / synthetic.SPECKLE_LOOKS + mean + 12**2 + 2**2 / 12
     assert (beam.var((1, 2)) / expected).mean() == pytest.approx(1, abs=0.05)
 
 
@@ -111,11 +111,12 @@ def test_damaged_optics_are_spread_evenly_and_never_trained_on(fraction: float) 
     assert np.abs(np.cumsum(kinds) - fraction * np.arange(1, 61)).max() <= 1
 
 
-def test_brightness_and_variance_tell_little() -> None:
-    batch = source(crop=64).read("validation", 0, 200)
+@pytest.mark.parametrize(("crop", "count"), [(64, 200), (200, 100)])
+def test_brightness_and_variance_tell_little(crop: int, count: int) -> None:
+    batch = source(crop=crop).read("validation", 0, count)
     for score in (batch["image"].mean((1, 2)), batch["image"].var((1, 2))):
         trivial = roc_auc_score(batch["damaged"], score)
-        assert max(trivial, 1 - trivial) < 0.75
+        assert max(trivial, 1 - trivial) < 0.65
 
 
 def test_a_sample_follows_from_seed_split_and_number_alone() -> None:
