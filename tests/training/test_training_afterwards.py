@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,18 +148,19 @@ def test_on_several_ranks(toy, mpi_tmp_path, world, horovod):
 
 
 @pytest.mark.mpi(min_size=2)
-def test_steps_without_communication_do_not_communicate(toy, mpi_tmp_path, world, horovod):
+def test_steps_without_communication_do_not_communicate(toy, mpi_tmp_path, world, horovod, monkeypatch):
     """The copies for it learn from their own rank's samples alone, so they part."""
     data = world.once(lambda: prepare_toy(toy, mpi_tmp_path))
     training = trained(toy, None, f"train.global_batch={8 * world.size}", world=world, engine=horovod, data=data)
-    copies = []
-    real = copy.deepcopy
-    calibrate.copy.deepcopy = lambda model: copies.append(real(model)) or copies[-1]
-    try:
-        calibrate.calibrate(training, 1)
-    finally:
-        calibrate.copy.deepcopy = real
-        training.close()
+    copies: list[torch.nn.Module] = []
+
+    def noted(model: torch.nn.Module) -> torch.nn.Module:
+        copies.append(copy.deepcopy(model))
+        return copies[-1]
+
+    monkeypatch.setattr(calibrate, "copy", SimpleNamespace(deepcopy=noted))
+    calibrate.calibrate(training, 1)
+    training.close()
     joined, apart = (world.comm.allgather(copy[-2].weight.detach().numpy().tolist()) for copy in copies)
     assert all(weights == joined[0] for weights in joined)
     assert all(weights != apart[0] for weights in apart[1:])
