@@ -44,8 +44,9 @@ def test_the_same_seed_twice_gives_identical_losses_and_another_does_not(sciml: 
 
 
 def test_two_ranks_see_the_losses_of_one_at_the_same_global_batch(sciml: Command) -> None:
+    plain = ("--set", "train.optimizer=sgd")  # Adam divides by the gradients' sizes: rounding in small ones grows
     for ranks in (1, 2):
-        assert sciml("--epochs", "1", "--system", f"n{ranks}", ranks=ranks).returncode == 0
+        assert sciml("--epochs", "1", "--system", f"n{ranks}", *plain, ranks=ranks).returncode == 0
     one, two = (
         losses((sciml.results / f"n{n}/strong/cloudmask/result_0.steps.csv").read_text().splitlines()) for n in (1, 2)
     )
