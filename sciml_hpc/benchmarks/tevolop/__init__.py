@@ -96,7 +96,15 @@ class TEvolOp(Benchmark):
             {**_EMBEDDED, "width": 8, "base_lr": 6e-3, "epochs": 16},
             {
                 "lstm": {**_WARM, "width": 128, "base_lr": 3e-3, "epochs": 20},
-                "science-transformer": {**_WARM, "width": 16, "base_lr": 3e-3, "epochs": 20, "schedule": "cosine"},
+                "science-transformer": {
+                    **_WARM,
+                    "global_batch": 4,
+                    "lr_reference_batch": 4,
+                    "width": 32,
+                    "base_lr": 3e-3,
+                    "epochs": 14,
+                    "schedule": "cosine",
+                },
             },
         ),
         "small": Preset(
