@@ -27,10 +27,12 @@ def ready(plan: Plan, data: Path, world: World, console: Console) -> Index:
     if index is not None:
         return index
     if dataset.origin.kind == "files":
+        task = f" --task {dataset.task}" if dataset.task else ""
+        own = "" if plan.shipped else " --manifest FILE"
         raise UserError(
             f"data set {name} has not been prepared below {data}. A centre gets its files with:\n"
             f"  {dataset.origin.get}\nand prepares them, on any number of nodes, with:\n"
-            f"  python -m sciml_hpc prepare {dataset.benchmark} --dataset {name} --data {data}"
+            f"  python -m sciml_hpc prepare {dataset.benchmark}{task} --dataset {name} --data {data}{own}"
         )
     console.line(f"data set {name} is not below {data} yet: it is made now, before the clock starts")
     return make(plan, data, world, console)

@@ -91,7 +91,7 @@ def of_study(study: Study, nodes: Sequence[int] = ()) -> Findings:
             continue
         files = [study.directory / result for result in tried[-1].results]
         if step.kind in ("io", "comm"):
-            probes.setdefault(step.kind, {})[design.name(step.point)] = json.loads(files[0].read_text())
+            probes.setdefault(step.kind, {})[design.name(step.point)] = _figures(files[0])
         elif step.point not in gated:
             counted |= dict.fromkeys(files, name)
         if step.kind == "train" and design.instances:
@@ -240,6 +240,14 @@ def reasons_of(log: Path) -> str:
         return "; ".join(json.loads(log.with_suffix(".json").read_text())["reasons"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _figures(file: Path) -> Any:
+    """What a probe wrote. Raises UserError naming a file that is gone or was changed."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as the figures of a probe: {error}") from None
 
 
 def _instance(run: Run) -> dict[str, float | bool]:
