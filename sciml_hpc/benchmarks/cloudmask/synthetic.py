@@ -16,7 +16,7 @@ threads; another processor or NumPy version may differ in the last bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
@@ -411,14 +411,21 @@ def write_published(
     root: Path, generator: Generator, samples: Mapping[str, int], seed: int, part: int, parts: int
 ) -> list[Path]:
     """Write every `parts`-th scene from the `part`-th below `root` as published files; returns their paths."""
-    source = Simulated(generator, samples, seed)
-    everything = slice(None)
-    test = set(source.scenes["test"])
-    paths = []
-    for name, number in list(schedule(samples).items())[part::parts]:
+    scenes = list(schedule(samples).items())[part::parts]
+    attributes = {"source": "sciml_hpc cloudmask simulator", "seed": seed}
+    return write_scenes(root, Simulated(generator, samples, seed), scenes, attributes)
+
+
+def write_scenes(
+    root: Path, source: PatchSource, scenes: Iterable[tuple[str, int]], attributes: Mapping[str, str | int]
+) -> list[Path]:
+    """Write whole scenes (granule name, number) of a simulated source below `root` as published files, those of "test"
+    in `inference`, the others in `training`; returns their paths.
+    """
+    everything, test, paths = slice(None), set(source.scenes["test"]), []
+    for name, number in scenes:
         path = root / ("inference" if name in test else "training") / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        attributes = {"source": "sciml_hpc cloudmask simulator", "seed": seed, "scene": number}
-        write_scene(path, *source.region(name, everything, everything), attributes)
+        write_scene(path, *source.region(name, everything, everything), {**attributes, "scene": number})
         paths.append(path)
     return paths

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sciml_hpc.benchmarks.cloudmask.native import PATCHES, scene_shape, split_scenes, write_scene
+from sciml_hpc.benchmarks.cloudmask.native import PATCHES, scene_shape, split_scenes
 from sciml_hpc.benchmarks.cloudmask.optics import ALBEDO, ALBEDO_SPREAD, f32
 from sciml_hpc.benchmarks.cloudmask.synthetic import (
     DETECTABLE,
@@ -29,6 +29,7 @@ from sciml_hpc.benchmarks.cloudmask.synthetic import (
     observe,
     schedule,
     seen_from_above,
+    write_scenes,
 )
 from sciml_hpc.benchmarks.slstr.native import Images
 
@@ -90,14 +91,6 @@ def write_published(
     root: Path, generator: Generator, samples: Mapping[str, int], seed: int, part: int, parts: int
 ) -> list[Path]:
     """Write every `parts`-th scene from the `part`-th below `root` as published files; returns their paths."""
-    source = Simulated(generator, samples, seed)
-    everything = slice(None)
-    test = set(source.scenes["test"])
-    paths = []
-    for name, number in list(_numbers(samples).items())[part::parts]:
-        path = root / ("inference" if name in test else "training") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attributes = {"source": "sciml_hpc slstr simulator", "seed": seed, "scene": number}
-        write_scene(path, *source.region(name, everything, everything), attributes)
-        paths.append(path)
-    return paths
+    scenes = list(_numbers(samples).items())[part::parts]
+    attributes = {"source": "sciml_hpc slstr simulator", "seed": seed}
+    return write_scenes(root, Simulated(generator, samples, seed), scenes, attributes)
