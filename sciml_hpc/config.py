@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,19 +173,23 @@ def resolve(
 
 def describe_keys(benchmark: type[Benchmark]) -> list[tuple[str, str, str]]:
     """(key, default, meaning) of everything `--set` can change, for `info`."""
-    rows = []
-    for name, field in RunConfig.model_fields.items():
-        model = benchmark.Recipe if name == "train" else field.annotation
-        if isinstance(model, type) and issubclass(model, Settings):
-            for key, sub in model.model_fields.items():
-                rows.append((f"{name}.{key}", str(sub.default), " ".join((sub.description or "").split())))
-        elif name not in ("benchmark", "task", "preset", "dataset"):
-            rows.append((name, str(field.default), " ".join((field.description or "").split())))
-    return rows
+    keys = list(_keys(benchmark))
+    meanings = {model: model.meanings() for _, _, model in keys}
+    return [(key, str(default), meanings[model].get(key.rpartition(".")[2], "")) for key, default, model in keys]
 
 
 def _names(benchmark: type[Benchmark]) -> set[str]:
-    return {key for key, _, _ in describe_keys(benchmark)} | {"benchmark", "task", "preset", "dataset"}
+    return {key for key, _, _ in _keys(benchmark)} | {"benchmark", "task", "preset", "dataset"}
+
+
+def _keys(benchmark: type[Benchmark]) -> Iterator[tuple[str, Any, type[Settings]]]:
+    """(key, default, the class it is a field of)."""
+    for name, field in RunConfig.model_fields.items():
+        model = benchmark.Recipe if name == "train" else field.annotation
+        if isinstance(model, type) and issubclass(model, Settings):
+            yield from ((f"{name}.{key}", sub.default, model) for key, sub in model.model_fields.items())
+        elif name not in ("benchmark", "task", "preset", "dataset"):
+            yield name, field.default, RunConfig
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from sciml_hpc import benchmarks, errors
 from sciml_hpc.benchmarks.base import Benchmark
-from sciml_hpc.config import describe_keys
 from sciml_hpc.errors import UserError, did_you_mean
 from sciml_hpc.manifest import Dataset, load_manifest
 
@@ -79,6 +78,8 @@ def horovod_build() -> str:
 
 
 def _print_benchmark(kind: type[Benchmark]) -> None:
+    from sciml_hpc.config import describe_keys
+
     print(f"{kind.name}{f' --task {kind.task}' if kind.task else ''}: {kind.title}\n")
     print(_wrapped(" ".join(kind.science.split()), WIDTH))
     print()
