@@ -17,6 +17,7 @@ from pathlib import Path
 from sciml_hpc.errors import UserError
 from sciml_hpc.results import source
 from sciml_hpc.results.check import check
+from sciml_hpc.results.consistency import contradictions
 from sciml_hpc.results.layout import CONTENTS, SCHEMA, SUMS, Key, arranged, derived, misfits, numbered, sums, tools
 from sciml_hpc.results.runs import NAME, Run, faults, load
 
@@ -83,7 +84,7 @@ def package(result_files: Iterable[Path], out_dir: Path, org: str) -> Package:
     if not files:
         raise UserError("a package needs at least one result file")
     runs = [load(path) for path in files]
-    found = [f"{run.name}: {fault}" for run in runs for fault in faults(run)]
+    found = [f"{run.name}: {fault}" for run in runs for fault in (*faults(run), *contradictions(run))]
     for run in runs:
         if run.logged("submission_org") not in (org, "unknown"):
             found.append(f"{run.name}: is a run of {run.logged('submission_org')}, not of {org}")
@@ -124,7 +125,7 @@ def verify(directory: Path) -> Verification:
     findings += _compare(directory, listed, present)
     runs, unreadable = _runs(directory, present)
     findings += unreadable
-    findings += [f"{run.name}: {fault}" for run in runs for fault in faults(run)]
+    findings += [f"{run.name}: {fault}" for run in runs for fault in (*faults(run), *contradictions(run))]
     findings += [complaint for run in runs for complaint in _complaints(run)]
     remarks: list[str] = []
     if runs and not unreadable:

@@ -114,7 +114,7 @@ def test_sha256sum_reads_the_list(made):
 def test_the_statistics_are_those_of_the_runs(made):
     (content,) = json.loads((made / CONTENTS).read_text())["sets"]
     rates = [800 / (20 + seed) for seed in range(1, 6)]
-    found = content["statistics"]["metrics.samples_per_s"]
+    found = content["statistics"]["throughput.samples_per_s"]
     assert found["n"] == 5
     assert found["olympic_mean"] == pytest.approx(scipy.stats.trim_mean(rates, 0.2), rel=1e-11)
     low, high = scipy.stats.t.interval(0.95, 4, loc=sum(rates) / 5, scale=scipy.stats.sem(rates))
@@ -203,7 +203,11 @@ def test_equal_seeds_are_refused(five, write_run, tmp_path):
 def test_another_cache_state_or_size_does_not_belong(five, write_run, tmp_path):
     run = write_run(KIND, 6)
     run.write_bytes(run.read_bytes().replace(b'"number_of_nodes", "value": 4', b'"number_of_nodes", "value": 8'))
-    edit(run.with_suffix(".json"), lambda r: r.update(log_sha256=hashlib.sha256(run.read_bytes()).hexdigest()))
+    digest = hashlib.sha256(run.read_bytes()).hexdigest()
+    edit(
+        run.with_suffix(".json"),
+        lambda r: (r.update(log_sha256=digest), r["job"].update(nodes=8, hosts=list("abcdefgh"))),
+    )
     with pytest.raises(UserError, match=r"result_5\.txt has another number_of_nodes than .*result_0"):
         package([*five, run], tmp_path / "package", "Centre")
 
@@ -299,11 +303,16 @@ def copy_a_run(made):
 
 
 def better_statistics(made):
-    edit(made / CONTENTS, lambda c: c["sets"][0]["statistics"]["metrics.samples_per_s"].update(olympic_mean=50.0))
+    edit(made / CONTENTS, lambda c: c["sets"][0]["statistics"]["throughput.samples_per_s"].update(olympic_mean=50.0))
 
 
 def better_record(made):
     edit(made / SET / "result_1.json", lambda r: r["time"].update(time_to_convergence_s=10.0))
+
+
+def better_rate(made):
+    """In the record, whose hash stands nowhere but in the list: it is the epochs that say otherwise."""
+    edit(made / SET / "result_1.json", lambda r: r["throughput"].update(samples_per_s=99.0))
 
 
 def better_metric(made):
@@ -353,6 +362,7 @@ def malformed_record(made):
         (foreign_run(dataset={"name": "small", "index_sha256": "0" * 64}), True, "another data hash"),
         (foreign_run(verdict="INVALID", reasons=["lost rank"]), True, "is INVALID: lost rank"),
         (better_statistics, True, "does not follow from the runs: package.json, line"),
+        (better_rate, True, "throughput.samples_per_s is 99.0 in the record; it follows that it is 36.36"),
         (better_record, True, "time.time_to_convergence_s is 10.0 in the record"),
         (better_metric, True, "ending: .*the target was never met"),
         (better_log, True, "the log is not the one that the record names"),

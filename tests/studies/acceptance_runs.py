@@ -8,20 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from results.correct_logs import COMMIT, DESCRIPTION, INDEX, Clock, Kind, record_of, write
+from results.correct_logs import COMMIT, DESCRIPTION, INDEX, Clock, Kind, measured, record_of, write
 
 from sciml_hpc.benchmarks import find
 from sciml_hpc.config import resolve
-from sciml_hpc.results import figures
-from sciml_hpc.results.logfile import figures as log_figures
-from sciml_hpc.results.logfile import read
 from sciml_hpc.results.runs import config_sha256
-from sciml_hpc.training.loop import Epoch
 
 WORK = Kind("cloudmask", "accuracy", "max", None, (0.5, 0.6, 0.65))
 TARGET = Kind("cloudmask", "accuracy", "max", 0.9, (0.85, 0.92))
 GOAL = {"metric": "accuracy", "direction": "max", "value": 0.9}
-SAMPLES = 800
 
 
 class Vendor:
@@ -72,49 +67,6 @@ def configuration(seed: int, kind: Kind, settings: Mapping[str, Any]) -> dict[st
         options |= {"fixed_epochs": True, "train.epochs": len(kind.series)}
     config, _ = resolve(find("cloudmask"), preset="small", dataset="small", assignments=assignments, options=options)
     return config.model_dump(mode="json")
-
-
-def measured(log: Path, kind: Kind, seed: int, epoch_s: float, nodes: int, hosts: tuple[str, ...]) -> dict[str, Any]:
-    """The sections of a record that are measured, made by the package's own arithmetic where there is one."""
-    lines, _ = read(log)
-    epochs = [
-        Epoch(e, 12, SAMPLES, 1 / (e + seed / 100), 1e-3, epoch_s, wait_s=1.0, metrics={kind.metric: value})
-        for e, value in enumerate(kind.series, start=1)
-    ]
-    rate = 1000.0 / epoch_s
-    return {
-        "task": "",
-        "job": {
-            "ranks": 4 * nodes,
-            "nodes": nodes,
-            "ranks_per_node": [4, 4],
-            "hosts": list(hosts) or [f"n{i}" for i in range(1, nodes + 1)],
-            "global_batch": 64,
-            "train_samples": SAMPLES,
-            "eval_samples": 200,
-            "data_bytes": 1 << 30,
-            "accelerators_per_node": 4,
-            "index_sha256": INDEX,
-        },
-        "reported_ranks": 4 * nodes,
-        "time": figures.times(log_figures(lines), epochs, 5.0),
-        "throughput": figures.throughput(epochs),
-        "io": figures.stall(epochs) | {"cache_state": "cold", "cache_how": "posix_fadvise(DONTNEED)"},
-        "staging": {"staging_s": 6.5, "shared_read_bytes": 1 << 30, "reused_bytes": 0, "read_amplification": 1.0},
-        "communication": {"exposed_comm_fraction": None, "exposed_comm_reason": "no calibration was asked for"},
-        "nodes": figures.nodes([f"n{i}" for i in range(nodes)], [rate] * (nodes - 1) + [rate * 1.02]),
-        "compute": {},
-        "energy": {
-            "gpu_devices": 4 * nodes,
-            "gpu_provenance": "measured",
-            "gpu_energy_J": 5e5,
-            "gpu_disagreeing_devices": [],
-            "cpu_energy_J": None,
-            "cpu_energy_reason": "no RAPL package",
-        },
-        "epochs": [vars(e) for e in epochs],
-        "metrics": {kind.metric: kind.series[-1], **kind.others},
-    }
 
 
 def terms(**changes: Any) -> dict[str, Any]:
