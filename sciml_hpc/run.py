@@ -102,10 +102,10 @@ def run(request: Request, world: World, console: Console) -> int:
                 paths, recorder, plan, job, description, outcome, measured, reference, startup_s, request.org
             )
         )
-    except (UserError, RunFault) as error:  # raised on all ranks at once
+    except (UserError, RunFault) as error:  # raised on all ranks at once; node-hours were spent, whoever is to blame
         if world.is_root:
             verdict.broken(str(error), True, recorder, paths, plan, job)
-        return errors.USER_ERROR if isinstance(error, UserError) else errors.FAULT
+        return errors.FAULT
     except Exception as error:  # on this rank alone: end the others, too
         traceback.print_exc()
         watchdog.abort(f"rank {world.rank} on {world.host}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import scipy.stats
-from correct_logs import COMMIT, DESCRIPTION, Clock, run_writer
+from correct_logs import COMMIT, DESCRIPTION, Clock, judge_each_log_once, run_writer
 
 from sciml_hpc.benchmarks.base import Recipe
 from sciml_hpc.config import RunConfig
 from sciml_hpc.errors import UserError
-from sciml_hpc.results import mllog, official, source
+from sciml_hpc.results import mllog, source
 from sciml_hpc.results.layout import CONTENTS, SUMS
 from sciml_hpc.results.package import package, verify
 from sciml_hpc.results.runs import config_sha256
@@ -26,21 +26,11 @@ from sciml_hpc.results.runs import config_sha256
 KIND = "cloudmask_embedded"
 SET = "results/machine-4/strong/cloudmask"
 OTHER = "f" * 40
-JUDGED: dict[tuple[bytes, str], list[str]] = {}
 
 
 @pytest.fixture(autouse=True)
-def judge_a_log_once(monkeypatch):
-    """MLCommons' checker takes 30 ms per ruleset; here it judges each log once, however often a test asks."""
-    judge = official.compliance
-
-    def once(log: Path, ruleset: str) -> list[str]:
-        key = (log.read_bytes(), ruleset)
-        if key not in JUDGED:
-            JUDGED[key] = judge(log, ruleset)
-        return JUDGED[key]
-
-    monkeypatch.setattr(official, "compliance", once)
+def judge_a_log_once(monkeypatch) -> None:
+    judge_each_log_once(monkeypatch)
 
 
 @pytest.fixture

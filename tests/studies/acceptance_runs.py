@@ -92,6 +92,12 @@ def contract(**cases: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": "Example", "code": {"commit": COMMIT}, "cases": named}
 
 
+def gated() -> dict[str, Any]:
+    """Fixed work whose figures count only if runs of their own go to the target."""
+    converges = terms(epochs=None, target=GOAL, repeats=2, warm_up=0)
+    return contract(work=terms(gated_by="converges"), converges=converges)
+
+
 def edit(log: Path, change: Callable[[dict[str, Any]], Any], *, forge: bool = False) -> None:
     """Change the record of a run; `forge`: with hashes made anew."""
     path = log.with_suffix(".json")
