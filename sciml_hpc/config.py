@@ -31,7 +31,7 @@ class Loader(Settings):
     """How batches come from node-local storage."""
 
     prefetch: int = Field(2, ge=1, le=64)
-    """Batches read ahead of the step."""
+    """Batches read ahead of the step; of small samples, groups of batches."""
     threads: int = Field(1, ge=1, le=64)
     """Threads that read ahead, per rank."""
     drop_cache: bool = True

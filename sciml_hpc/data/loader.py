@@ -1,12 +1,14 @@
 """From node-local shards to batches on the device, ahead of the step that uses them.
 
 Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv`
-per run of neighbours straight into the batch's (pinned) memory; small ones are gathered from a memory map, with no
-Python per sample. A pool of threads keeps `prefetch` batches ready; on a GPU they are copied on a stream of their own.
+per run of neighbours straight into the batch's (pinned) memory. Small ones are gathered from a memory map, with no
+Python per sample, and for several batches at once: while a thread that reads runs Python, the step does not. A pool of
+threads reads ahead; on a GPU what they read is copied on a stream of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 LARGE_SAMPLE_BYTES = 32 << 10
 """From here on a read call of its own is cheaper than the page faults of a memory map."""
+GROUP_BYTES = 1 << 20
+"""Batches of small samples are read together up to so many bytes."""
 
 
 class ShardReader:
@@ -43,11 +47,22 @@ class ShardReader:
         self._maps: list[mmap.mmap | None] = [None] * len(self._files)
         self._bytes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in index.fields}
 
+    def together(self, batch: int) -> int:
+        """How many batches of so many samples are best read at once."""
+        if max(self._bytes.values()) >= LARGE_SAMPLE_BYTES:
+            return 1
+        return max(1, GROUP_BYTES // (batch * sum(self._bytes.values())))
+
     def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
-        """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (rising, int64).
+        """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (int64, in any order; best in
+        rising order, in which they are not copied once more).
 
         Returns the bytes asked for. Raises OSError if a shard ends too early; IndexError for a sample of other shards.
         """
+        order = None
+        if (numbers[1:] < numbers[:-1]).any():
+            order = np.argsort(numbers, kind="stable")
+            numbers = numbers[order]
         which = np.searchsorted(self._firsts, numbers, "right") - 1
         for number in (numbers[0], numbers[-1]):
             if not len(self._firsts) or not self._firsts[0] <= number < self._end:
@@ -58,10 +73,14 @@ class ShardReader:
             local = numbers[begin:end] - self._shards[k].first
             for field in self.fields:
                 target = out[field.name][begin:end]
+                if order is not None:
+                    target = np.empty_like(target)
                 if self._bytes[field.name] >= LARGE_SAMPLE_BYTES:
                     self._read_runs(k, field.name, local, target)
                 else:
                     np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
+                if order is not None:
+                    out[field.name][order[begin:end]] = target
         return len(numbers) * sum(self._bytes.values())
 
     def close(self) -> None:
@@ -96,7 +115,8 @@ class ShardReader:
 class Loader:
     """Batches of one split, read ahead by threads and put on the device.
 
-    A batch is valid until the next one is taken: its memory is used again.
+    A batch is valid until the next one is taken: its memory is used again. What is read ahead is a batch or, of small
+    samples, a group of them.
     """
 
     def __init__(self, reader: ShardReader, batch: int, device: torch.device, prefetch: int, threads: int) -> None:
@@ -106,11 +126,11 @@ class Loader:
         """Bytes asked for so far."""
         self._reader, self._device = reader, device
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
-        self._prefetch = prefetch
+        self._prefetch, self._group = prefetch, reader.together(batch)
         pinned = device.type == "cuda"
         self._buffers = [
             {
-                f.name: torch.empty((batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
+                f.name: torch.empty((self._group * batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
                 for f in reader.fields
             }
             for _ in range(prefetch + 2)
@@ -120,18 +140,19 @@ class Loader:
     def batches(self, numbers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
         """For each array of sample numbers (rising, at most `batch` of them) a batch, in order."""
         free = deque(self._buffers)
-        ready: deque[tuple[Future, dict[str, torch.Tensor]]] = deque()
+        ready: deque[tuple[Future, list[int], dict[str, torch.Tensor]]] = deque()
         wanted = iter(numbers)
         used = None
         try:
             while True:
-                while len(ready) < self._prefetch and (batch := next(wanted, None)) is not None:
+                while len(ready) < self._prefetch and (group := list(itertools.islice(wanted, self._group))):
                     buffer = free.popleft()
-                    part = {name: tensor[: len(batch)] for name, tensor in buffer.items()}
-                    ready.append((self._pool.submit(self._fill, batch, part), buffer))
+                    ends = list(itertools.accumulate(map(len, group)))
+                    part = {name: tensor[: ends[-1]] for name, tensor in buffer.items()}
+                    ready.append((self._pool.submit(self._fill, group, part), ends, buffer))
                 if not ready:
                     return
-                future, buffer = ready.popleft()
+                future, ends, buffer = ready.popleft()
                 part, count = future.result()
                 self.read_bytes += count
                 if used is not None:
@@ -140,11 +161,12 @@ class Loader:
                 if self._stream is not None:
                     part, event = self._to_device(part)
                     used = (buffer, event)
-                yield part
+                for begin, end in itertools.pairwise([0, *ends]):
+                    yield {name: tensor[begin:end] for name, tensor in part.items()}
         finally:
-            for future, _ in ready:
+            for future, *_ in ready:
                 future.cancel()
-            for future, _ in ready:
+            for future, *_ in ready:
                 if not future.cancelled():
                     future.exception()
 
@@ -153,7 +175,8 @@ class Loader:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
 
-    def _fill(self, numbers: np.ndarray, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
+    def _fill(self, group: list[np.ndarray], part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
+        numbers = group[0] if len(group) == 1 else np.concatenate(group)
         return part, self._reader.read(numbers, {name: tensor.numpy() for name, tensor in part.items()})
 
     def _to_device(self, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:

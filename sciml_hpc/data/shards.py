@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -108,7 +109,7 @@ class Index:
             if (found := content.pop("format")) != FORMAT:
                 raise UserError(f"{path}: its format is {found!r}; this version reads {FORMAT!r}")
             content["fields"] = tuple(SampleField(**{**f, "shape": tuple(f["shape"])}) for f in content["fields"])
-            content["shards"] = tuple(Shard(**s) for s in content["shards"])
+            content["shards"] = tuple(map(Shard._make, map(operator.itemgetter(*Shard._fields), content["shards"])))
             index = cls(**content)
             index._check()
             return index

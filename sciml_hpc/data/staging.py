@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,8 +81,7 @@ class Staged:
             self._own = None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One shard's way: from node `head` along `length` nodes in order, counted round the end."""
 
     number: int

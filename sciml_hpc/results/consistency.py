@@ -71,7 +71,9 @@ def _against_the_log(run: Run) -> Iterator[str]:
 
 
 def _epochs(lines: Sequence[logfile.Line], epochs: Sequence[Epoch], job: Mapping[str, Any]) -> Iterator[str]:
-    """The epochs of a record against their lines in the log."""
+    """The epochs of a record against their lines in the log; but for one in which the run was interrupted: the record
+    has only what was left of it to do.
+    """
     marks: dict[tuple[str, Any], int] = {}
     stats: dict[Any, dict[str, Any]] = {}
     for line in lines:
@@ -80,7 +82,10 @@ def _epochs(lines: Sequence[logfile.Line], epochs: Sequence[Epoch], job: Mapping
             marks[line.key, number] = line.time_ms
         elif line.key == "tracked_stats" and isinstance(line.value, dict):
             stats.setdefault(number, {}).update(line.value)
+    rest = {line.metadata.get("epoch_num") for line in lines if line.key == "restored" and line.metadata.get("step")}
     for e in epochs:
+        if e.epoch in rest:
+            continue
         wall_s = (marks["epoch_stop", e.epoch] - marks["epoch_start", e.epoch]) / 1000
         if not close_s(e.train_s, wall_s):
             yield f"epoch {e.epoch} took {e.train_s:.6g} s in the record; the log's lines give {wall_s:.6g} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ def evaluate(
     loader: Loader,
     batches: list[np.ndarray],
     world: World,
-    autocast: torch.autocast,
+    autocast: AbstractContextManager,
 ) -> dict[str, float]:
     """The benchmark's metrics over the samples of all ranks' `batches`; the same values on every rank.
 

@@ -39,7 +39,10 @@ class StopFlag:
             self._request.Wait()
         agreed = int(self._all[0])
         self._mine[0] = BROKEN if broken else (STOP if self.received else GO)
-        self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
+        if self._comm.size == 1:
+            self._all[0] = self._mine[0]
+        else:
+            self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
         return agreed
 
     def settle(self, broken: bool = False) -> int:

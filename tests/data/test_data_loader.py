@@ -85,6 +85,8 @@ NUMBERS = {
     "runs within and over shards": np.array([0, 1, 2, 19, 20, 21, 22, 40, 60, 61, 102]),
     "every other": np.arange(1, TRAIN, 2),
     "random": np.sort(np.random.default_rng(3).choice(TRAIN, 41, replace=False)),
+    "in any order": np.random.default_rng(4).permutation(TRAIN)[:50],
+    "twice": np.array([5, 90, 5, 4]),
 }
 
 
@@ -139,6 +141,16 @@ def test_a_shard_that_shrank_is_an_error_not_a_crash(shards, tmp_path):
     broken.close()
 
 
+class SmallNumbers(Numbers):
+    """Without the pictures."""
+
+    fields = FIELDS[2:]
+
+    def read(self, split: str, first: int, count: int) -> dict[str, np.ndarray]:
+        samples = super().read(split, first, count)
+        return {field.name: samples[field.name] for field in self.fields}
+
+
 # --- the loader ----------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +174,32 @@ def test_batches_come_in_order_and_the_last_may_be_short(shards, truth, prefetch
         assert count == 11
         assert made.read_bytes == (round_ + 1) * sum(array.nbytes for array in truth.values())
     made.close()
+
+
+def test_small_samples_are_read_for_many_batches_at_once(tmp_path, truth, monkeypatch):
+    """66 bytes each: 3,971 batches of 4 to a mebibyte; here 7. Every batch is as if it had been read alone."""
+    entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=4096)
+    index = prepare(SmallNumbers(), "numbers", entry, tmp_path, alone(), lambda done, total: None)
+    reader = ShardReader(index, "train", tmp_path / "numbers", 0, TRAIN)
+    assert reader.together(4) == (1 << 20) // (4 * 66)
+    monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 7 * 4 * 66)
+    calls = []
+    real = reader.read
+    monkeypatch.setattr(reader, "read", lambda numbers, out: calls.append(len(numbers)) or real(numbers, out))
+    made = Loader(reader, 4, CPU, 2, 2)
+    shuffled = np.random.default_rng(1).permutation(TRAIN)
+    asked = [np.sort(shuffled[first : first + 4]) for first in range(0, TRAIN, 4)]
+    for numbers, batch in zip(asked, made.batches(asked), strict=True):
+        for name in ("row", "label", "flag"):
+            assert np.array_equal(batch[name].numpy(), truth[name][numbers])
+        batch["row"].zero_()
+    assert sorted(calls) == [19, 28, 28, 28]
+    assert made.read_bytes == TRAIN * 66
+    made.close()
+
+
+def test_large_samples_are_read_batch_by_batch(reader):
+    assert reader.together(1) == 1
 
 
 def test_no_batches(shards):

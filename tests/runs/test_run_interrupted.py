@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from runs.conftest import Command, ranks_of, send, wait_for
 
+from sciml_hpc.results.consistency import contradictions
+from sciml_hpc.results.runs import load
+
 LONG = ["--epochs", "400", "--fixed-work"]
 
 
@@ -34,6 +37,7 @@ def test_a_run_ended_by_a_signal_and_resumed_has_the_losses_of_the_uninterrupted
     assert sciml.record()["metrics"] == whole.record()["metrics"]
     assert sciml.record()["time"]["interrupted_s"] > 0
     assert '"key": "resumed"' in sciml.log()
+    assert list(contradictions(load(sciml.folder / "result_0.txt"))) == []
     assert not (sciml.folder / "result_0.checkpoint").exists()
 
 
