@@ -133,7 +133,7 @@ class Loader:
                 f.name: torch.empty((self._group * batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
                 for f in reader.fields
             }
-            for _ in range(prefetch + 2)
+            for _ in range(prefetch + 1)  # those being read, and the one in use
         ]
         self._stream = torch.cuda.Stream(device) if pinned else None
 
