@@ -79,7 +79,7 @@ def test_a_lost_rank_is_named_and_all_are_gone_in_a_minute(
         assert "rank 2 on node3 was lost" in sciml.log()
         assert sciml.record()["verdict"] == "INVALID"
     assert '"key": "epoch_stop"' in sciml.log()
-    wait_for(lambda: "sciml_hpc" not in cluster.on("node1", ["ps", "-A", "-o", "args"]).stdout, 30)
+    wait_for(lambda: "-m sciml_hpc" not in cluster.on("node1", ["ps", "-A", "-o", "args"]).stdout, 30)
 
 
 def test_the_wrong_pmi_is_stopped_with_the_remedy(cluster: SlurmCluster, sciml: Command) -> None:
