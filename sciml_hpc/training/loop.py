@@ -152,7 +152,7 @@ class Training:
             self._done = [Epoch(**e) for e in self.start.history["epochs"]]
             self._losses = self.start.history["step_losses"]
         self.engine.broadcast(self.model, self.optimizer)
-        self._random = _generator(self.device)
+        self._generators = _generators(self.device)
         self._flag = signals.StopFlag(self.world)
 
     def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -217,7 +217,8 @@ class Training:
             with meter.waiting():
                 batch = next(batches)
             number = (epoch - 1) * steps + step
-            self._random.manual_seed(_step_seed(self.config.seed, self.world.rank, number))
+            for generator in self._generators:
+                generator.manual_seed(_step_seed(self.config.seed, self.world.rank, number))
             rate = self.schedule.at(number)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -338,15 +339,16 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _generator(device: torch.device) -> torch.Generator:
-    """What draws a step's random choices: torch's own generator of the device. `torch.manual_seed` would seed those of
-    all devices, and formats a stack trace for each kind that is not in use: 0.5 ms a step.
+def _generators(device: torch.device) -> tuple[torch.Generator, ...]:
+    """What draws a step's random choices: torch's own generators of the host and of the device (in use by now).
+    `torch.manual_seed` formats a stack trace for every kind of device that is not in use: 0.5 ms a step.
     """
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index if device.index is not None else torch.cuda.current_device()]
-    return torch.default_generator
+    if device.type != "cuda":
+        return (torch.default_generator,)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    return torch.default_generator, torch.cuda.default_generators[number]
 
 
 def _step_seed(seed: int, rank: int, step: int) -> int:
