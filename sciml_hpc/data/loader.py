@@ -3,7 +3,7 @@
 Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv`
 per run of neighbours straight into the batch's (pinned) memory. Small ones are gathered from a memory map, with no
 Python per sample, and for several batches at once: while a thread that reads runs Python, the step does not. A pool of
-threads reads ahead; on a GPU what they read is copied on a stream of its own.
+threads reads ahead, of the next epoch, too, before it begins; on a GPU what they read is copied on a stream of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import math
 import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciml_hpc.data.shards import Index
+from sciml_hpc.metering.io import io_counters
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +31,9 @@ LARGE_SAMPLE_BYTES = 32 << 10
 """From here on a read call of its own is cheaper than the page faults of a memory map."""
 GROUP_BYTES = 1 << 20
 """Batches of small samples are read together up to so many bytes."""
+
+_Read = tuple[Future, list[int], dict]
+"""What is being read: a group of batches, where each of them ends, and the buffer."""
 
 
 class ShardReader:
@@ -125,7 +130,10 @@ class Loader:
         self.read_bytes = 0
         """Bytes asked for so far."""
         self._reader, self._device = reader, device
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self._threads: list[int] = []
+        self._pool = ThreadPoolExecutor(
+            threads, "loader", initializer=lambda: self._threads.append(threading.get_native_id())
+        )
         self._prefetch, self._group = prefetch, reader.together(batch)
         pinned = device.type == "cuda"
         self._buffers = [
@@ -135,24 +143,44 @@ class Loader:
             }
             for _ in range(prefetch + 1)  # those being read, and the one in use
         ]
+        self._ahead: deque[_Read] = deque()
         self._stream = torch.cuda.Stream(device) if pinned else None
 
     def batches(self, numbers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
-        """For each array of sample numbers (rising, at most `batch` of them) a batch, in order."""
-        free = deque(self._buffers)
-        ready: deque[tuple[Future, list[int], dict[str, torch.Tensor]]] = deque()
-        wanted = iter(numbers)
+        """For each array of sample numbers (rising, at most `batch` of them) a batch, in order.
+
+        Reading begins with the call, not with the first batch taken. It ends what was read for an earlier call.
+        """
+        _drop(self._ahead)
+        self._ahead = ahead = deque()
+        free, wanted = deque(self._buffers), iter(numbers)
+        self._read_on(wanted, ahead, free)
+        return self._deliver(wanted, ahead, free)
+
+    def device_read_bytes(self) -> int | None:
+        """What block devices delivered to the threads that read, so far; None where the kernel does not count."""
+        counters = [io_counters(Path(f"/proc/self/task/{thread}/io")) for thread in self._threads]
+        return sum(c.read_bytes for c in counters if c) if all(counters) else None
+
+    def close(self) -> None:
+        """End the threads and close the shards."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+    def _read_on(self, wanted: Iterator[np.ndarray], ahead: deque[_Read], free: deque) -> None:
+        while len(ahead) < self._prefetch and (group := list(itertools.islice(wanted, self._group))):
+            buffer = free.popleft()
+            ends = list(itertools.accumulate(map(len, group)))
+            part = {name: tensor[: ends[-1]] for name, tensor in buffer.items()}
+            ahead.append((self._pool.submit(self._fill, group, part), ends, buffer))
+
+    def _deliver(
+        self, wanted: Iterator[np.ndarray], ahead: deque[_Read], free: deque
+    ) -> Iterator[dict[str, torch.Tensor]]:
         used = None
         try:
-            while True:
-                while len(ready) < self._prefetch and (group := list(itertools.islice(wanted, self._group))):
-                    buffer = free.popleft()
-                    ends = list(itertools.accumulate(map(len, group)))
-                    part = {name: tensor[: ends[-1]] for name, tensor in buffer.items()}
-                    ready.append((self._pool.submit(self._fill, group, part), ends, buffer))
-                if not ready:
-                    return
-                future, ends, buffer = ready.popleft()
+            while ahead:
+                future, ends, buffer = ahead.popleft()
                 part, count = future.result()
                 self.read_bytes += count
                 if used is not None:
@@ -163,17 +191,9 @@ class Loader:
                     used = (buffer, event)
                 for begin, end in itertools.pairwise([0, *ends]):
                     yield {name: tensor[begin:end] for name, tensor in part.items()}
+                self._read_on(wanted, ahead, free)
         finally:
-            for future, *_ in ready:
-                future.cancel()
-            for future, *_ in ready:
-                if not future.cancelled():
-                    future.exception()
-
-    def close(self) -> None:
-        """End the threads and close the shards."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._reader.close()
+            _drop(ahead)
 
     def _fill(self, group: list[np.ndarray], part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
         numbers = group[0] if len(group) == 1 else np.concatenate(group)
@@ -198,3 +218,13 @@ class Loader:
         if event is not None:
             event.synchronize()
         free.append(buffer)
+
+
+def _drop(ahead: deque[_Read]) -> None:
+    """Read no further; wait for what is being read, for its memory is used again."""
+    for future, *_ in ahead:
+        future.cancel()
+    for future, *_ in ahead:
+        if not future.cancelled():
+            future.exception()
+    ahead.clear()

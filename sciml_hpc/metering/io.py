@@ -27,13 +27,16 @@ IN_MEMORY = {"tmpfs", "ramfs", "hugetlbfs"}
 
 @dataclass(frozen=True)
 class IoCounters:
-    """This process's reads and writes since it started, all threads (Linux Documentation/filesystems/proc, "io")."""
+    """A process's reads and writes since it started, all threads, or one thread's.
+
+    Linux Documentation/filesystems/proc, "io".
+    """
 
     rchar_bytes: int
     """Returned by read calls, from wherever; memory-mapped reads are not in it."""
     wchar_bytes: int
     read_bytes: int
-    """Fetched from block devices on behalf of this process, memory-mapped reads included.
+    """Fetched from block devices on its behalf, memory-mapped reads included.
 
     Network file systems count here only if their client does (NFS stopped in Linux 5.17): `RawRead.counted` finds out.
     """
@@ -49,7 +52,10 @@ class IoCounters:
 
 
 def io_counters(path: Path = Path("/proc/self/io")) -> IoCounters | None:
-    """The counters now (about 20 µs); None where the kernel has no I/O accounting."""
+    """This process's counters now (about 20 µs), or those of a thread, at `/proc/self/task/…/io`.
+
+    None where the kernel has no I/O accounting.
+    """
     try:
         lines = path.read_text().splitlines()
     except OSError:

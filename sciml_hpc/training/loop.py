@@ -22,7 +22,6 @@ from sciml_hpc.data.sampler import Sampler
 from sciml_hpc.data.shards import Index
 from sciml_hpc.data.staging import Staged
 from sciml_hpc.errors import RunFault
-from sciml_hpc.metering.io import io_counters
 from sciml_hpc.metering.stall import StallMeter
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
@@ -58,7 +57,7 @@ class Epoch:
     read_bytes: int = 0
     """Bytes that the loaders of all ranks asked for."""
     device_read_bytes: int | None = None
-    """Of which block devices delivered (`/proc/self/io`), over all ranks; None where the kernel does not count."""
+    """Of which block devices delivered (`/proc/self/task/…/io`), all ranks; None where the kernel does not count."""
     eval_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -154,6 +153,7 @@ class Training:
         self.engine.broadcast(self.model, self.optimizer)
         self._generators = _generators(self.device)
         self._flag = signals.StopFlag(self.world)
+        self._read_ahead(self.start.epoch, self.start.step)
 
     def step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One optimiser step; returns the loss of this rank's batch, on the device."""
@@ -208,11 +208,10 @@ class Training:
         seen = losses.numpy()  # the same memory, read without a tensor for each number
         lag = LAG_STEPS if self.device.type == "cuda" else 0
         meter = StallMeter(self.device, steps, enabled=self.config.measure.enabled)
-        read_before, device_before = self.train_loader.read_bytes, io_counters()
+        batches, read_before, device_before = self._batches, self.train_loader.read_bytes, self._device_read_before
         observer.epoch_start(epoch, resumed=first > 0)
         begin = time.perf_counter()
         rate = 0.0
-        batches = self.train_loader.batches(self.sampler.epoch(epoch, first))
         for step in range(first, steps):
             with meter.waiting():
                 batch = next(batches)
@@ -237,11 +236,11 @@ class Training:
         self.synchronize()
         self._fail_if(self._flag.settle(not bool(losses.isfinite().all())) == signals.BROKEN, epoch, losses, first)
         times = meter.epoch_done()
-        batches.close()
+        device_after = self.train_loader.device_read_bytes()
+        device = math.nan if None in (device_before, device_after) else device_after - device_before
         wall = self.world.max(time.perf_counter() - begin)
         observer.epoch_stop(epoch)
-        device_after = io_counters()
-        device = device_after.read_bytes - device_before.read_bytes if device_after and device_before else math.nan
+        self._read_ahead(epoch + 1)
         global_losses = self._global(losses, first)
         self._losses.append(global_losses)
         means = self.world.sum(
@@ -264,6 +263,11 @@ class Training:
             read_bytes=int(means[3]),
             device_read_bytes=None if math.isnan(means[4]) else int(means[4]),
         )
+
+    def _read_ahead(self, epoch: int, step: int = 0) -> None:
+        """Begin to read an epoch, while the one before is evaluated: its first step finds its batch there."""
+        self._device_read_before = self.train_loader.device_read_bytes()
+        self._batches = self.train_loader.batches(self.sampler.epoch(epoch, step))
 
     def _evaluate(self, done: Epoch, observer: Observer) -> None:
         observer.eval_start(done.epoch)

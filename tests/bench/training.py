@@ -60,18 +60,18 @@ def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path
             training = Training(
                 kind(config.train, index.fields), config, world, engine, device.torch, index, staged, plan.local_batch
             )
-            training.join()
             return training
 
         loops = {"off": harness(False), "on": harness(True)}
         sampler, recipe = loops["off"].sampler, plan.config.train
         steps = min(sampler.steps, MOST_STEPS)
-        for training in loops.values():
-            training.sampler = _Shorter(training.sampler, steps)
         held = [
             {name: tensor.clone() for name, tensor in batch.items()}
             for batch in loops["off"].train_loader.batches(sampler.epoch(1)[:steps])
         ]
+        for training in loops.values():
+            training.sampler = _Shorter(training.sampler, steps)
+            training.join()
         benchmark = kind(recipe, index.fields)
         model = benchmark.model()
         update = optimizer.build(recipe, model)

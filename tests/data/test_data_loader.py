@@ -19,6 +19,7 @@ from sciml_hpc.benchmarks.base import SampleField
 from sciml_hpc.data.loader import LARGE_SAMPLE_BYTES, Loader, ShardReader
 from sciml_hpc.data.prepare import prepare
 from sciml_hpc.data.shards import Index
+from sciml_hpc.metering.io import drop_cache
 
 CPU = torch.device("cpu")
 FIELDS = (
@@ -246,6 +247,45 @@ def test_reading_goes_on_while_a_step_computes(shards):
     assert time.perf_counter() - begin < 0.1
     batches.close()
     made.close()
+
+
+def test_reading_begins_before_the_first_batch_is_taken(shards, truth, monkeypatch):
+    """And a pass that is begun and not used gives way to the next, whose batches are right."""
+    made = loader(shards, 4, prefetch=3)
+    calls = []
+    real = made._reader.read
+    monkeypatch.setattr(made._reader, "read", lambda numbers, out: calls.append(numbers[0]) or real(numbers, out))
+    unused = made.batches([np.arange(4 * k, 4 * k + 4) for k in range(20)])
+    until = time.monotonic() + 10
+    while len(calls) < 3 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert calls == [0, 4, 8]
+    assert made.read_bytes == 0  # nobody has had them
+    asked = [np.arange(first, first + 4) for first in range(40, 80, 4)]
+    for numbers, batch in zip(asked, made.batches(asked), strict=True):
+        assert np.array_equal(batch["picture"].numpy(), truth["picture"][numbers])
+        unused.close()
+    made.close()
+
+
+def test_what_the_device_delivered_is_counted_for_the_threads_that_read(shards):
+    """Cold, it is what was asked for, in whole pages and with what the kernel reads ahead; warm, nothing."""
+    index, directory = shards
+    state = drop_cache([directory / s.file for s in index.of("train")])
+    made = loader(shards, 10, threads=2)
+    asked = [np.arange(first, first + 10) for first in range(0, 100, 10)]
+    counts = [made.device_read_bytes()]
+    for _ in range(2):
+        for _ in made.batches(asked):
+            pass
+        counts.append(made.device_read_bytes())
+    made.close()
+    if counts[0] is None or state.state != "cold":
+        pytest.skip(f"the kernel does not count reads here, or the files cannot be cold: {state}")
+    assert counts[0] == 0
+    whole_files = sum((directory / s.file).stat().st_size + 4096 for s in index.of("train"))
+    assert made.read_bytes / 2 <= counts[1] <= whole_files
+    assert counts[2] == counts[1]
 
 
 def test_stopping_early_leaves_the_loader_fit_for_use(shards, truth):
