@@ -45,7 +45,7 @@ setup(
         "torch>=2.2",
     ],
     extras_require={
-        "bench": ["webdataset>=0.2.100"],
+        "bench": ["tensorflow-cpu>=2.16", "webdataset>=0.2.100"],
         "horovod": ["horovod>=0.28.1"],
         "report": ["jinja2>=3.1", "matplotlib>=3.7"],
         "test": [

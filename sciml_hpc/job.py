@@ -42,6 +42,8 @@ class Job:
     ranks_per_accelerator: float
     threads_per_rank: int
     threads_from: str
+    allocator: str
+    """What becomes of host memory that a step frees."""
     machines: int
     """Kernels that the nodes run on: fewer than nodes where these are containers or namespaces of one machine."""
     oversubscription: float
@@ -81,6 +83,7 @@ class Job:
             ranks_per_accelerator=device.ranks_per_accelerator,
             threads_per_rank=device.threads,
             threads_from=device.threads_from,
+            allocator=device.allocator,
             machines=len(kernels),
             oversubscription=oversubscription,
             engine=engine.name,

@@ -1,14 +1,15 @@
 """`make bench`: is it the machine that is measured, or the benchmark? Ratios measured side by side, with their spread.
 
-    python -m bench.run [--rounds N] [--json FILE] [PART …]     parts: loader staging training ranks startup planning
-                                                                simulators
+    python -m bench.run [--rounds N] [--json FILE] [PART …]     parts: startup planning loader staging ranks training
+                                                                reference simulators
 
-On a quiet machine. WebDataset is compared with if it is installed (`pip install -e .[bench]`).
+On a quiet machine. WebDataset and TensorFlow are compared with if installed (`pip install -e .[bench]`).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -33,15 +34,21 @@ def parts(rounds: int) -> dict[str, Callable[[World], list[Row]]]:
         "planning": lambda world: planning.at_scale(min(rounds, 3)),
         "loader": lambda world: loader.large(rounds) + loader.cold(rounds) + loader.small(rounds),
         "staging": lambda world: staging.one_node(world, rounds),
-        "ranks": lambda world: on_two_ranks(rounds),
+        "ranks": lambda world: in_processes(["mpirun", "-n", "2"], "ranks", rounds * 2),
         "training": lambda world: train(world, rounds),
+        "reference": lambda world: in_processes([], "reference", rounds) if found("tensorflow") else [],
         "simulators": lambda world: simulators.rates(),
     }
 
 
-def on_two_ranks(rounds: int) -> list[Row]:
-    """The rows of `ranks.py`."""
-    command = ["mpirun", "-n", "2", sys.executable, "-m", "bench.ranks", str(rounds * 2)]
+def found(module: str) -> bool:
+    """Whether a peer is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def in_processes(launcher: list[str], module: str, rounds: int) -> list[Row]:
+    """The rows that another program of this folder prints."""
+    command = [*launcher, sys.executable, "-m", f"bench.{module}", str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     line = next((x for x in done.stdout.splitlines() if x.startswith("ROWS ")), None)
     if line is None:

@@ -57,10 +57,9 @@ def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path
         def harness(metered: bool) -> Training:
             given = [f"measure.enabled={str(metered).lower()}"]
             config, _ = resolve(kind, preset="tiny", assignments=given)
-            training = Training(
+            return Training(
                 kind(config.train, index.fields), config, world, engine, device.torch, index, staged, plan.local_batch
             )
-            return training
 
         loops = {"off": harness(False), "on": harness(True)}
         sampler, recipe = loops["off"].sampler, plan.config.train

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from published import assert_any_range_is_part_of_the_whole, assert_same_samples, write_in_parts
 
 from sciml_hpc.benchmarks.cloudmask import CloudMask, Generator
 from sciml_hpc.benchmarks.cloudmask.native import UNKNOWN, PublishedFiles, scene_shape
@@ -21,17 +22,9 @@ SEED = 5
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
-    parts = [CloudMask.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
-    paths = [path for part in parts for path in part]
-    assert len(set(paths)) == len(paths) == 9  # 6 scenes to train on, 2 to validate on, 1 to spare
-    assert sorted(paths) == sorted(root.rglob("*"))[1:]
+    parts = write_in_parts(CloudMask, root, GENERATOR, SAMPLES, SEED)
+    assert sum(map(len, parts)) == 9  # 6 scenes to train on, 2 to validate on, 1 to spare
     return root
-
-
-@pytest.fixture
-def files(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(written, tmp_path / "files")
 
 
 def source(root: Path, **other: object) -> PublishedFiles:
@@ -39,21 +32,14 @@ def source(root: Path, **other: object) -> PublishedFiles:
 
 
 def test_samples_are_the_simulators_bit_for_bit(written: Path) -> None:
-    simulated, read = CloudMask.simulator(GENERATOR, SAMPLES, SEED), source(written)
-    assert read.fields == simulated.fields
-    for split, count in SAMPLES.items():
-        for name, array in simulated.read(split, 0, count).items():
-            found = read.read(split, 0, count)[name]
-            assert found.dtype == array.dtype
-            assert found.tobytes() == array.tobytes(), (split, name)
+    read = source(written)
+    assert_same_samples(read, CloudMask.simulator(GENERATOR, SAMPLES, SEED), SAMPLES)
     assert not read.missing
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (3, 4), (17, 30), (59, 1), (109, 1), (0, 0)])
 def test_any_range_is_that_part_of_the_whole(written: Path, first: int, count: int) -> None:
-    whole, part = source(written).read("train", 0, 110), source(written).read("train", first, count)
-    for name in whole:
-        np.testing.assert_array_equal(part[name], whole[name][first : first + count])
+    assert_any_range_is_part_of_the_whole(source(written), "train", SAMPLES["train"], first, count)
 
 
 def test_a_sample_is_the_normalised_patch_of_its_file(written: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from published import assert_any_range_is_part_of_the_whole, assert_same_samples, write_in_parts
 
 from sciml_hpc.benchmarks.em_denoise import EMDenoise, Generator
 
@@ -20,18 +21,11 @@ NOISE, CLEAN = "graphene_img_noise.h5", "graphene_img_clean.h5"
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
-    parts = [EMDenoise.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
+    parts = write_in_parts(EMDenoise, root, GENERATOR, SAMPLES, SEED)
     assert [len(p) for p in parts] == [2, 2, 0]
-    found = sorted(p for p in root.rglob("*") if p.is_file())
-    assert sorted(path for paths in parts for path in paths) == found
+    found = sorted(path for paths in parts for path in paths)
     assert found == sorted(root / d / f for d in ("test", "train") for f in (NOISE, CLEAN))
     return root
-
-
-@pytest.fixture
-def files(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(written, tmp_path / "files")
 
 
 def source(root: Path, **other: object) -> object:
@@ -39,23 +33,15 @@ def source(root: Path, **other: object) -> object:
 
 
 def test_samples_are_the_simulators_bit_for_bit(written: Path) -> None:
-    simulated, read = EMDenoise.simulator(GENERATOR, SAMPLES, SEED), source(written)
-    assert read.fields == simulated.fields
-    for split, count in SAMPLES.items():
-        found = read.read(split, 0, count)
-        for name, array in simulated.read(split, 0, count).items():
-            assert found[name].dtype == array.dtype
-            assert found[name].tobytes() == array.tobytes(), (split, name)
+    read = source(written)
+    assert_same_samples(read, EMDenoise.simulator(GENERATOR, SAMPLES, SEED), SAMPLES)
 
 
 @pytest.mark.parametrize("split", ["publisher", "drawn"])
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (3, 20), (40, 10), (5, 0)])
 def test_any_range_is_that_part_of_the_whole(written: Path, split: str, first: int, count: int) -> None:
-    generator = Generator(size=32, split=split)
-    read = source(written, generator=generator, samples=None)
-    whole = read.read("train", 0, read.samples["train"])
-    for name, part in read.read("train", first, count).items():
-        np.testing.assert_array_equal(part, whole[name][first : first + count])
+    read = source(written, generator=Generator(size=32, split=split), samples=None)
+    assert_any_range_is_part_of_the_whole(read, "train", read.samples["train"], first, count)
 
 
 def test_layout_is_the_published_one(written: Path) -> None:

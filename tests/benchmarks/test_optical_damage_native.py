@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import assert_any_range_is_part_of_the_whole, assert_same_samples, write_in_parts
 
 from sciml_hpc.benchmarks.optical_damage import Generator, OpticalDamage, tiff
 
@@ -18,17 +19,8 @@ SEED = 5
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
-    parts = [OpticalDamage.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
-    paths = [path for part in parts for path in part]
-    assert len(set(paths)) == len(paths) == 23
-    assert sorted(paths) == sorted(p for p in root.rglob("*") if p.is_file())
+    assert sum(map(len, write_in_parts(OpticalDamage, root, GENERATOR, SAMPLES, SEED))) == 23
     return root
-
-
-@pytest.fixture
-def files(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(written, tmp_path / "files")
 
 
 def source(root: Path, **other: object) -> object:
@@ -36,21 +28,13 @@ def source(root: Path, **other: object) -> object:
 
 
 def test_samples_are_the_simulators_bit_for_bit(written: Path) -> None:
-    simulated, read = OpticalDamage.simulator(GENERATOR, SAMPLES, SEED), source(written)
-    assert read.fields == simulated.fields
-    for split, count in SAMPLES.items():
-        found = read.read(split, 0, count)
-        for name, array in simulated.read(split, 0, count).items():
-            assert found[name].dtype == array.dtype
-            assert found[name].tobytes() == array.tobytes(), (split, name)
+    read = source(written)
+    assert_same_samples(read, OpticalDamage.simulator(GENERATOR, SAMPLES, SEED), SAMPLES)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (3, 7), (9, 4), (5, 0)])
 def test_any_range_is_that_part_of_the_whole(written: Path, first: int, count: int) -> None:
-    read = source(written)
-    whole = read.read("train", 0, 13)
-    for name, part in read.read("train", first, count).items():
-        np.testing.assert_array_equal(part, whole[name][first : first + count])
+    assert_any_range_is_part_of_the_whole(source(written), "train", SAMPLES["train"], first, count)
 
 
 def test_layout_is_the_published_one(written: Path) -> None:

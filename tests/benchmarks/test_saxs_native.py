@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from published import assert_any_range_is_part_of_the_whole, assert_same_samples, write_in_parts
 
 from sciml_hpc.benchmarks.saxs import Generator, Saxs, native
 from sciml_hpc.benchmarks.saxs.native import ProfileFiles
@@ -22,17 +22,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("profiles")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "PROFILES_PER_FILE", 20)
-        parts = [Saxs.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
-    paths = [path for part in parts for path in part]
-    assert len(set(paths)) == len(paths) == 3 + 1 + 1
-    assert sorted(paths) == sorted(root.iterdir())
+        parts = write_in_parts(Saxs, root, GENERATOR, SAMPLES, SEED)
+    assert sum(map(len, parts)) == 3 + 1 + 1
     return root
-
-
-@pytest.fixture
-def files(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(written, tmp_path / "files")
 
 
 def source(root: Path, samples: dict[str, int] | None = SAMPLES) -> ProfileFiles:
@@ -40,21 +32,14 @@ def source(root: Path, samples: dict[str, int] | None = SAMPLES) -> ProfileFiles
 
 
 def test_samples_are_the_simulators_bit_for_bit(written: Path) -> None:
-    simulated, read = Saxs.simulator(GENERATOR, SAMPLES, SEED), source(written)
-    assert read.fields == simulated.fields
+    read = source(written)
+    assert_same_samples(read, Saxs.simulator(GENERATOR, SAMPLES, SEED), SAMPLES)
     assert source(written, None).samples == SAMPLES
-    for split, count in SAMPLES.items():
-        for name, array in simulated.read(split, 0, count).items():
-            found = read.read(split, 0, count)[name]
-            assert found.dtype == array.dtype
-            assert found.tobytes() == array.tobytes(), (split, name)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (19, 2), (15, 35), (49, 1), (0, 0)])
 def test_any_range_is_that_part_of_the_whole(written: Path, first: int, count: int) -> None:
-    whole, part = source(written).read("train", 0, 50), source(written).read("train", first, count)
-    for name in whole:
-        np.testing.assert_array_equal(part[name], whole[name][first : first + count])
+    assert_any_range_is_part_of_the_whole(source(written), "train", SAMPLES["train"], first, count)
 
 
 def test_a_sample_is_the_standardised_logarithm_of_its_file(written: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from published import assert_any_range_is_part_of_the_whole, assert_same_samples, write_in_parts
 
 from sciml_hpc.benchmarks.cloudmask import CloudMask
 from sciml_hpc.benchmarks.cloudmask import Generator as CloudMaskGenerator
@@ -24,17 +24,9 @@ SEED = 5
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
-    parts = [Slstr.write_native(root, GENERATOR, SAMPLES, SEED, part, 3) for part in range(3)]
-    paths = [path for part in parts for path in part]
-    assert len(set(paths)) == len(paths) == 9 + 4 + 2 + 1  # one to spare
-    assert sorted(paths) == sorted(root.rglob("*.*"))
+    parts = write_in_parts(Slstr, root, GENERATOR, SAMPLES, SEED)
+    assert sum(map(len, parts)) == 9 + 4 + 2 + 1  # one to spare
     return root
-
-
-@pytest.fixture
-def files(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(written, tmp_path / "files")
 
 
 def source(root: Path, **other: object) -> PublishedImages:
@@ -42,21 +34,14 @@ def source(root: Path, **other: object) -> PublishedImages:
 
 
 def test_samples_are_the_simulators_bit_for_bit(written: Path) -> None:
-    simulated, read = Slstr.simulator(GENERATOR, SAMPLES, SEED), source(written)
-    assert read.fields == simulated.fields
-    for split, count in SAMPLES.items():
-        for name, array in simulated.read(split, 0, count).items():
-            found = read.read(split, 0, count)[name]
-            assert found.dtype == array.dtype
-            assert found.tobytes() == array.tobytes(), (split, name)
+    read = source(written)
+    assert_same_samples(read, Slstr.simulator(GENERATOR, SAMPLES, SEED), SAMPLES)
     assert not read.missing
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (3, 4), (8, 1), (0, 0)])
 def test_any_range_is_that_part_of_the_whole(written: Path, first: int, count: int) -> None:
-    whole, part = source(written).read("train", 0, 9), source(written).read("train", first, count)
-    for name in whole:
-        np.testing.assert_array_equal(part[name], whole[name][first : first + count])
+    assert_any_range_is_part_of_the_whole(source(written), "train", SAMPLES["train"], first, count)
 
 
 def test_published_size_is_the_default() -> None:
