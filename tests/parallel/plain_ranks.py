@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
+
 from sciml_hpc.parallel import watchdog
 
 
@@ -142,6 +144,9 @@ class Job:
         """kill -9 at one time, as a node's end is: stopped first, so that none sees another go; returns when."""
         for rank in ranks:
             os.kill(self.ranks[rank].pid, signal.SIGSTOP)
+        for rank in ranks:
+            while psutil.Process(self.ranks[rank].pid).status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
         for rank in ranks:
             self.ranks[rank].kill()
         return time.monotonic()

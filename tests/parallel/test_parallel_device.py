@@ -58,7 +58,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.parametrize("said", [False, True])
 def test_memory_that_a_step_frees_is_there_for_the_next(said: bool):
-    """Ten times 64 MiB: no page is new, where glibc's own way takes 163,840, or as many as the environment has it."""
+    """Ten times 64 MiB: hardly a page is new, where by a map each time 163,840 are."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     if said:
@@ -67,10 +67,10 @@ def test_memory_that_a_step_frees_is_there_for_the_next(said: bool):
     how, faults = done.stdout.splitlines()
     if said:
         assert how == "as MALLOC_MMAP_THRESHOLD_ say"
-        assert int(faults) > 1000
+        assert int(faults) > 150_000
     else:
         assert how.startswith("kept for the next step")
-        assert int(faults) < 1000
+        assert int(faults) < 40_000
 
 
 @pytest.mark.mpi(min_size=2)
