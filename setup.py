@@ -47,6 +47,8 @@ setup(
     extras_require={
         "bench": ["tensorflow-cpu>=2.16", "webdataset>=0.2.100"],
         "horovod": ["horovod>=0.28.1"],
+        # What tests compare with; without it they are skipped. And, for its data alone: pip install --no-deps pycsep
+        "peers": ["gemmi", "pillow", "reframe-hpc>=4.6", "sasmodels>=1.0.9", "scikit-image", "spglib>=2.1", "tables"],
         "report": ["jinja2>=3.1", "matplotlib>=3.7"],
         "test": [
             "junitparser>=3.1",

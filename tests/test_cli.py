@@ -221,6 +221,8 @@ def test_published_data_that_is_not_there_is_an_error_with_the_command_to_get_it
         assert done.returncode == errors.USER_ERROR
         assert "aws s3 cp s3://toys ." in done.stderr
         assert "Traceback" not in done.stderr
+    hint = "  python -m sciml_hpc prepare toy --dataset real --data data --manifest FILE"
+    assert done.stderr.splitlines()[-1] == hint
 
 
 def test_a_mistake_in_a_run_is_found_before_anything_is_made(folder):
