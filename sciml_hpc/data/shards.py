@@ -27,8 +27,8 @@ from sciml_hpc.errors import UserError
 
 FORMAT = "sciml_hpc.shards/1"
 ALIGNMENT_BYTES = 4096
-BLOCK_BYTES = 8 << 20
-"""Unit of hashing and copying: large enough for any storage, small enough to stay in cache with its neighbours."""
+BLOCK_BYTES = 1 << 20
+"""Unit of hashing and copying: large enough for any storage, small enough that every thread's stays in its cache."""
 
 
 class Shard(NamedTuple):  # not a dataclass: a large data set has a hundred thousand
