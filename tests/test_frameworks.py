@@ -19,8 +19,10 @@ SETTINGS = """site_configuration = {
     "environments": [{"name": "builtin"}],
 }
 """
-needs_reframe = pytest.mark.skipif(shutil.which("reframe") is None, reason="ReFrame (reframe-hpc) is not installed")
-needs_jube = pytest.mark.skipif(shutil.which("jube") is None, reason="JUBE is not installed")
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+REFRAME, JUBE = shutil.which("reframe", path=PATH), shutil.which("jube", path=PATH)
+needs_reframe = pytest.mark.skipif(REFRAME is None, reason="ReFrame (reframe-hpc) is not installed")
+needs_jube = pytest.mark.skipif(JUBE is None, reason="JUBE is not installed")
 
 
 def result(verdict: str = "VALID") -> str:
@@ -45,7 +47,7 @@ def stand_in(folder: Path, commands: str) -> dict[str, str]:
         path = folder / "bin" / name
         path.write_text(f'#!/bin/bash\necho "{name} $*" >>{folder}/calls\n{commands}\n')
         path.chmod(0o755)
-    return clean_environment(PATH=f"{folder}/bin:{os.environ['PATH']}")
+    return clean_environment(PATH=f"{folder}/bin:{PATH}")
 
 
 def leaving(folder: Path, content: str, status: int = 0) -> str:
@@ -58,7 +60,7 @@ def leaving(folder: Path, content: str, status: int = 0) -> str:
 def reframe(folder: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "settings.py").write_text(SETTINGS)
     check = JOBSCRIPTS / "reframe/sciml_hpc_checks.py"
-    command = ["reframe", "-C", "settings.py", "-c", check, "-r", "--nocolor", "--prefix", folder / "reframe", *options]
+    command = [REFRAME, "-C", "settings.py", "-c", check, "-r", "--nocolor", "--prefix", folder / "reframe", *options]
     return subprocess.run(
         command, cwd=folder, env=environment | {"HOME": str(folder)}, capture_output=True, text=True, timeout=280
     )
@@ -103,9 +105,8 @@ def test_reframe_runs_a_benchmark(tmp_path: Path) -> None:
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
     }
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = reframe(
-        tmp_path, clean_environment(PATH=path, **root, **crowded),
+        tmp_path, clean_environment(PATH=PATH, **root, **crowded),
         "-S", "benchmark=uno", "-S", "preset=tiny", "-S", "num_tasks_per_node=2",
         "-S", "options=--epochs=2,--fixed-work,--set=measure.enabled=false",
     )  # fmt: skip
@@ -130,7 +131,7 @@ def test_jube_tables_the_figures(tmp_path: Path, tag: str) -> None:
     for command in (["run", JOBSCRIPTS / "jube/sciml_hpc.yaml", "--outpath", "runs"], ["result", "runs", "--analyse"]):
         options = ["--tag", tag] if tag and command[0] == "run" else []
         done = subprocess.run(
-            ["jube", *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            [JUBE, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "VALID" in line]
     assert rows == [
