@@ -136,14 +136,12 @@ class Loader:
         )
         self._prefetch, self._group = prefetch, reader.together(batch)
         pinned = device.type == "cuda"
-        self.buffers = prefetch + 1
-        """Batches, or groups of them, in memory: those being read, and the one in use."""
         self._buffers = [
             {
                 f.name: torch.empty((self._group * batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
                 for f in reader.fields
             }
-            for _ in range(self.buffers)
+            for _ in range(prefetch + 1)  # those being read, and the one in use
         ]
         self._ahead: deque[_Read] = deque()
         self._stream = torch.cuda.Stream(device) if pinned else None

@@ -32,7 +32,7 @@ class EpochTimes:
     wait_s: float
     """Of which the device (on a CPU: the process) had nothing to do for want of data."""
     first_wait_s: float
-    """The first step's share of `wait_s`, in which the read-ahead fills."""
+    """The first step's share of `wait_s`: what reading ahead of the epoch has left of it."""
     step_p50_s: float
     step_p95_s: float
     step_max_s: float

@@ -69,11 +69,11 @@ def _keep_freed_memory() -> str:
     """
     said = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
     if said:
-        return f"as {', '.join(sorted(said))} say"
+        return f"as the environment has it: {', '.join(sorted(said))}"
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return "the C library's own way: it has no mallopt"
     if not (mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1)):
         return "the C library's own way: mallopt failed"
-    return "kept for the next step (mallopt: no mmap, no trim)"
+    return "the C library was told to keep it (mallopt: no mmap, no trim)"

@@ -240,7 +240,8 @@ class Training:
         device = math.nan if None in (device_before, device_after) else device_after - device_before
         wall = self.world.max(time.perf_counter() - begin)
         observer.epoch_stop(epoch)
-        self._read_ahead(epoch + 1)
+        if epoch < self.config.train.epochs:
+            self._read_ahead(epoch + 1)
         global_losses = self._global(losses, first)
         self._losses.append(global_losses)
         means = self.world.sum(

@@ -68,7 +68,7 @@ def large(rounds: int) -> list[Row]:
         order = sampler.epoch(1)
         sizes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in LARGE}
         batch_bytes = 8 * sum(sizes.values())
-        buffers = [memoryview(bytearray(batch_bytes)) for _ in range(loader.buffers)]
+        buffers = [memoryview(bytearray(batch_bytes)) for _ in range(len(loader._buffers))]
         reads = []
         for turn, numbers in enumerate(order):
             place_in_buffer = 0

@@ -83,6 +83,9 @@ def main() -> int:
         for row in known[name](world):
             rows.append(row)
             print(row.line(), flush=True)
+    for peer in ("webdataset", "tensorflow"):
+        if not found(peer):
+            print(f"{peer} is not installed: no row compares with it")
     if given.json:
         given.json.write_text(json.dumps([row.record() for row in rows], indent=1) + "\n")
     return 0

@@ -30,7 +30,8 @@ def test_turns_are_taken_and_the_first_round_is_not_counted():
 
 @pytest.mark.slow
 def test_large_samples_come_at_the_speed_of_plain_reads():
-    assert max(row.ratio for row in loader.large(3)) > 0.6
+    for row in loader.large(3):
+        assert row.ratio > 0.6, row.line()
 
 
 @pytest.mark.slow
@@ -41,7 +42,9 @@ def test_small_samples_come_without_python_for_each():
 
 @pytest.mark.slow
 def test_staging_is_not_slower_than_copying_by_hand():
-    assert max(max(row.ratios) for row in staging.one_node(alone(), 3)) > 0.5
+    checked, plain, _ = staging.one_node(alone(), 3)
+    assert checked.ratio > 1, checked.line()
+    assert max(plain.ratios) > 0.3, plain.line()
 
 
 @pytest.mark.slow

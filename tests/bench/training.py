@@ -55,7 +55,7 @@ def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path
         device = devices.choose(world)
 
         def harness(metered: bool) -> Training:
-            given = [f"measure.enabled={str(metered).lower()}"]
+            given = [f"measure.enabled={str(metered).lower()}", f"train.epochs={rounds + 1}"]
             config, _ = resolve(kind, preset="tiny", assignments=given)
             return Training(
                 kind(config.train, index.fields), config, world, engine, device.torch, index, staged, plan.local_batch

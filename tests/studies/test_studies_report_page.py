@@ -27,7 +27,7 @@ from sciml_hpc.errors import UserError
 from sciml_hpc.results import mllog
 from sciml_hpc.studies import findings
 from sciml_hpc.studies.ledger import Study
-from sciml_hpc.studies.report import appendix, content, figures, html
+from sciml_hpc.studies.report import appendix, content, figures, html, rendering
 from sciml_hpc.studies.report.command import report
 from sciml_hpc.studies.report.commitments import of_record
 from sciml_hpc.studies.report.gather import gather
@@ -382,9 +382,9 @@ def judgement(**changes: object) -> dict:
 
 def test_a_contract_comes_first_and_each_commitment_has_a_line(small: Path) -> None:
     judged = of_record(judgement(), "FAIL: work: min of samples_per_s: not accepted", "FOM: work: 39")
-    with figures.style():
+    with rendering.style():
         page = content.page(gather([small]), judged, (), "now")
-        drawn = {drawing.name: figures.svg(drawing.figure) for drawing in page.drawings()}
+        drawn = {drawing.name: rendering.svg(drawing.figure) for drawing in page.drawings()}
     text = Seen(html.render(page, drawn)).text
     assert text.index("NOT ACCEPTED") < text.index("min of samples_per_s ≥ 38 samples/s") < text.rindex("In short")
     assert "Contract “Example”: 1 PASS, 1 FAIL, 1 MISSING." in text

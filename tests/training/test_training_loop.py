@@ -145,6 +145,15 @@ def test_the_figures_of_an_epoch(toy, data):
     assert unmetered.train_s > 0
 
 
+def test_an_epoch_is_read_from_before_the_last_evaluation_on_and_none_after_the_last(toy, data):
+    training, events = training_of(toy, data, "train.epochs=2"), Events()
+    real = training.train_loader.batches
+    training.train_loader.batches = lambda numbers: events.names.append(f"{len(numbers)} batches") or real(numbers)
+    run(training, NEVER, events)
+    first = ["12 batches", "start 1", "stop 1", "12 batches", "eval 1", "evaluated 1"]
+    assert events.names == [*first, "start 2", "stop 2", "eval 2", "evaluated 2"]
+
+
 def test_the_learning_rate_of_the_schedule_is_the_optimisers(toy, data):
     training = training_of(toy, data, "train.epochs=2", "train.warmup_epochs=1", "train.warmup_from=0.01")
     seen = []

@@ -24,7 +24,7 @@ def report(
     """
     _refuse([output])
     try:
-        from sciml_hpc.studies.report import content, figures, html
+        from sciml_hpc.studies.report import content, html, rendering
     except ImportError as error:
         if error.name and error.name.partition(".")[0] in ("matplotlib", "jinja2", "markupsafe"):
             raise UserError(f"a report needs {error.name}: pip install 'sciml_hpc[report]'") from None
@@ -33,14 +33,14 @@ def report(
     gathered = gather(results, nodes)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     made = f"{now}, by sciml_hpc {sciml_hpc.__version__}, source SHA-256 {source.sha256()}"
-    with figures.style():
+    with rendering.style():
         page = content.page(gathered, judged, nodes, made)
-        drawn = {drawing.name: figures.svg(drawing.figure) for drawing in page.drawings()}
+        drawn = {drawing.name: rendering.svg(drawing.figure) for drawing in page.drawings()}
         files: dict[Path, bytes] = {output: html.render(page, drawn).encode()}
         if folder:
             for drawing in page.drawings():
                 files[folder / f"{drawing.name}.svg"] = drawn[drawing.name].encode()
-                files[folder / f"{drawing.name}.png"] = figures.png(drawing.figure)
+                files[folder / f"{drawing.name}.png"] = rendering.png(drawing.figure)
             for table in page.tables():
                 files[folder / f"{table.name}.csv"] = table.csv().encode()
     _write(files)

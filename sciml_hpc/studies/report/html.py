@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from sciml_hpc.studies.report import figures
+from sciml_hpc.studies.report import rendering
 from sciml_hpc.studies.report.parts import Page
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ def render(page: Page, drawn: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["named"] = named
-    inline = {name: Markup(figures.inline(svg, f"figure-{name}")) for name, svg in drawn.items()}
+    inline = {name: Markup(rendering.inline(svg, f"figure-{name}")) for name, svg in drawn.items()}
     style = Markup((HERE / "style.css").read_text())
     return environment.get_template("template.html.j2").render(page=page, drawn=inline, style=style) + "\n"
 
