@@ -44,6 +44,8 @@ class Job:
     threads_from: str
     allocator: str
     """What becomes of host memory that a step frees."""
+    convolutions: str
+    """How their algorithms are chosen."""
     machines: int
     """Kernels that the nodes run on: fewer than nodes where these are containers or namespaces of one machine."""
     oversubscription: float
@@ -84,6 +86,7 @@ class Job:
             threads_per_rank=device.threads,
             threads_from=device.threads_from,
             allocator=device.allocator,
+            convolutions=device.convolutions,
             machines=len(kernels),
             oversubscription=oversubscription,
             engine=engine.name,

@@ -31,6 +31,8 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
     The data set is staged as in a run (`staging.mode`). Every rank loads an epoch of its batches; a node's leader reads
     the files raw while the other ranks wait. Rates are of the whole job: bytes of all ÷ the slowest's time.
     """
+    import torch
+
     plan = world.once(lambda: settle(request, world.size))
     config = plan.config
     index = ready(plan, request.data, world, console)
@@ -57,6 +59,8 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
         begin = time.perf_counter()
         for _ in loader.batches(sampler.epoch(epoch)):
             pass
+        if device.torch.type == "cuda":
+            torch.cuda.synchronize(device.torch)  # the last copies
         seconds = world.max(time.perf_counter() - begin)
         after = io.io_counters()
         fetched = after.read_bytes - device_before.read_bytes if after and device_before else np.nan
@@ -114,7 +118,7 @@ def probe_comm(request: Request, world: World, console: Console) -> list[dict[st
 
     plan = world.once(lambda: settle(request, world.size))
     device = devices.choose(world)
-    engine = world.together(lambda: engines.start(plan.config.communication, world))
+    engine = world.together(lambda: engines.start(plan.config.communication, world, device))
     source_fields = (
         plan.benchmark()
         .simulator(_generator(plan), plan.dataset.samples, getattr(plan.dataset.origin, "seed", 0))

@@ -48,7 +48,7 @@ def run(request: Request, world: World, console: Console) -> int:
 
     # Set-up: nothing of it touches the data set.
     device = devices.choose(world)
-    engine = world.together(lambda: engines.start(config.communication, world))
+    engine = world.together(lambda: engines.start(config.communication, world, device))
     job = Job.of(plan, world, device, engine, index)
     for note in job.notes:
         console.line(f"note: {note}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from worlds import CPU
 
 from sciml_hpc.config import Communication
 from sciml_hpc.parallel.horovod import HorovodEngine
@@ -21,6 +22,6 @@ def world() -> World:
 def horovod(world: World) -> Iterator[HorovodEngine]:
     """Horovod over all ranks, as a run has it by default."""
     pytest.importorskip("horovod.torch")
-    engine = HorovodEngine(Communication(), world)
+    engine = HorovodEngine(Communication(), world, CPU)
     yield engine
     engine.close()

@@ -1,11 +1,17 @@
-"""Worlds to test in: parts of the MPI job as worlds of their own, and several "nodes" on one machine."""
+"""Worlds and devices to test in: parts of the MPI job as worlds of their own, and several "nodes" on one machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from sciml_hpc.parallel.device import Device
 from sciml_hpc.parallel.world import World
+
+CPU = Device(torch.device("cpu"), "CPU", 0, 0.0, 1, "the tests", "the tests")
+"""A device to hand to an engine."""
 
 
 def world_of(comm: Any, ranks_per_node: Sequence[int]) -> World | None:

@@ -81,6 +81,9 @@ class Recipe(Settings):
     """Weight decay of the optimiser."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Arithmetic of the forward pass; auto: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+    compile: bool = False
+    """Whether torch.compile fuses the network's operators in training. It needs a C++ compiler on the nodes, and its
+    half minute or so counts, in the first epoch. Gradients are then joined after the backward pass, not during it."""
     eval_batch: int = Field(64, gt=0)
     """Samples per rank in one evaluation step; has no influence on the metric."""
     shuffle: bool = True

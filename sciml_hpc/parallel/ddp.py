@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.device import Device
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 
@@ -23,14 +24,14 @@ class DdpEngine(Engine):
 
     name = "ddp"
 
-    def __init__(self, settings: Communication, world: World) -> None:
+    def __init__(self, settings: Communication, world: World, device: Device) -> None:
         """Collective. The ranks meet at a port of rank 0's node, which MPI tells them."""
         import torch
         import torch.distributed as dist
 
         backend = settings.backend
         if backend == "auto":
-            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            backend = "gloo" if device.torch.type == "cpu" else "nccl"
         if not getattr(dist, f"is_{backend}_available")():
             there = [name for name in ("nccl", "gloo", "mpi") if getattr(dist, f"is_{name}_available")()]
             raise UserError(

@@ -32,13 +32,16 @@ class Device:
     threads_from: str
     allocator: str
     """What becomes of host memory that a step frees."""
+    convolutions: str = "the library's choice"
+    """How their algorithms are chosen."""
 
 
 def choose(world: World) -> Device:
     """The GPU of this rank (by local rank among those it sees; the only one, if the launcher binds), else the CPU.
 
     Threads: OMP_NUM_THREADS if set, else the cores this rank may use divided by the node's ranks that may use the same
-    ones. One gather within the node. On a CPU the C library is told to keep the memory that a step frees.
+    ones. One gather within the node. On a CPU the C library is told to keep the memory that a step frees; on a GPU the
+    first step tries out each convolution's algorithms, so that the last digits of a run depend on which won.
     """
     import torch
     import torch._dynamo  # a thousand files that torch reads at the first optimiser: not while the clock runs
@@ -57,8 +60,9 @@ def choose(world: World) -> Device:
     torch.cuda.set_device(number)
     used = len(set(world.local.allgather(str(torch.cuda.get_device_properties(number).uuid))))
     name = torch.cuda.get_device_name(number)
-    allocator = "the C library's own way"
-    return Device(torch.device("cuda", number), name, used, world.local_size / used, threads, source, allocator)
+    torch.backends.cudnn.benchmark = True
+    ways = "the C library's own way", "the fastest, by trial at the first step"
+    return Device(torch.device("cuda", number), name, used, world.local_size / used, threads, source, *ways)
 
 
 def _keep_freed_memory() -> str:

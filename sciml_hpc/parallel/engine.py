@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.device import Device
 from sciml_hpc.parallel.world import World
 
 if TYPE_CHECKING:
@@ -71,11 +72,23 @@ class Single(Engine):
         """Nothing to end."""
 
 
-def start(settings: Communication, world: World) -> Engine:
-    """The engine that the configuration names.
+def start(settings: Communication, world: World, device: Device) -> Engine:
+    """The engine that the configuration names, for ranks that compute on `device`.
 
-    Raises UserError if it is not installed or does not fit the number of ranks; never takes another in its place.
+    Raises UserError if it is not installed or does not fit the ranks; never takes another in its place.
     """
+    engine = _named(settings, world, device)
+    if engine.operations == "NCCL" and device.ranks_per_accelerator > 1:
+        engine.close()
+        raise UserError(
+            f"{device.ranks_per_accelerator:g} ranks share a GPU ({device.name} on {world.host}), which NCCL refuses: "
+            "start as many ranks per node as it has GPUs (srun --ntasks-per-node), or join the gradients by "
+            "--set communication.engine=ddp --set communication.backend=gloo"
+        )
+    return engine
+
+
+def _named(settings: Communication, world: World, device: Device) -> Engine:
     if settings.engine == "single":
         if world.size > 1:
             raise UserError(f"communication.engine=single is for one process; there are {world.size} ranks")
@@ -83,7 +96,7 @@ def start(settings: Communication, world: World) -> Engine:
     if settings.engine == "ddp":
         from sciml_hpc.parallel.ddp import DdpEngine
 
-        return DdpEngine(settings, world)
+        return DdpEngine(settings, world, device)
     from sciml_hpc.parallel.horovod import HorovodEngine
 
-    return HorovodEngine(settings, world)
+    return HorovodEngine(settings, world, device)

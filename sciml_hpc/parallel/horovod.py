@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.device import Device
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 
@@ -14,15 +15,19 @@ if TYPE_CHECKING:
     import torch
 
 
+ALONE_CYCLE_MS = 100.0
+"""Of a process alone: Horovod's thread has nothing to do there, and at every cycle it would interrupt the step."""
+
+
 class HorovodEngine(Engine):
     """Horovod's DistributedOptimizer, with tensor fusion and, where asked for, gradients that travel as fp16."""
 
     name = "horovod"
 
-    def __init__(self, settings: Communication, world: World) -> None:
+    def __init__(self, settings: Communication, world: World, device: Device) -> None:
         # Horovod reads these when it starts, from every rank's environment.
         os.environ["HOROVOD_FUSION_THRESHOLD"] = str(settings.fusion_bytes)
-        os.environ["HOROVOD_CYCLE_TIME"] = str(settings.cycle_ms)
+        os.environ["HOROVOD_CYCLE_TIME"] = str(settings.cycle_ms if world.size > 1 else ALONE_CYCLE_MS)
         try:
             import horovod
             import horovod.torch as hvd
@@ -40,7 +45,7 @@ class HorovodEngine(Engine):
         self._hvd = hvd
         self._compression = getattr(hvd.Compression, settings.compression)
         self.version = horovod.__version__
-        self.operations = "NCCL" if hvd.nccl_built() else "MPI"
+        self.operations = "NCCL" if hvd.nccl_built() and device.torch.type != "cpu" else "MPI"
 
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give every rank rank 0's parameters, buffers and optimiser state.
@@ -48,6 +53,8 @@ class HorovodEngine(Engine):
         The state travels as one object. Horovod's own broadcast_optimizer_state first makes a fresh optimiser step with
         zero gradients, which counts as a step of Adam and decays weights.
         """
+        if self._hvd.size() == 1:
+            return
         state = self._hvd.broadcast_object(optimizer.state_dict(), root_rank=0)
         if state["state"]:
             optimizer.load_state_dict(state)
@@ -55,7 +62,7 @@ class HorovodEngine(Engine):
 
     def broadcast_buffers(self, model: torch.nn.Module) -> None:
         """Give every rank rank 0's buffers: running statistics, which each rank has gathered from its own samples."""
-        if buffers := dict(model.named_buffers()):
+        if self._hvd.size() > 1 and (buffers := dict(model.named_buffers())):
             self._hvd.broadcast_parameters(buffers, root_rank=0)
 
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -69,7 +76,7 @@ class HorovodEngine(Engine):
 
     def allreduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, on every rank."""
-        return self._hvd.allreduce(tensor, op=self._hvd.Sum)
+        return self._hvd.allreduce(tensor, op=self._hvd.Sum) if self._hvd.size() > 1 else tensor.clone()
 
     def close(self) -> None:
         """Horovod's own shutdown."""

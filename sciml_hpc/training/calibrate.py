@@ -42,6 +42,7 @@ class Calibration:
 
 def calibrate(training: Training, steps: int) -> Calibration:
     """Time `steps` steps of each kind, on copies of the model; the trained weights stay as they are. Collective."""
+    import torch
 
     held = {}
     for batch in training.train_loader.batches(training.sampler.epoch(1)[:1]):
@@ -52,6 +53,8 @@ def calibrate(training: Training, steps: int) -> Calibration:
         base = optimizer.build(training.config.train, model)
         update = training.engine.wrap(base, model) if joined else base
         called = training.engine.module(model) if joined else model
+        if training.config.train.compile:
+            called = torch.compile(called)
 
         def step() -> float:
             begin = time.perf_counter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -31,8 +32,9 @@ from sciml_hpc.training.forward import forward
 if TYPE_CHECKING:
     import torch
 
-LAG_STEPS = 16
-"""On a GPU a loss is looked at so many steps later, when it has long arrived, so that the host never waits for it."""
+LAG_STEPS = 4
+"""The host goes so many steps ahead of a GPU, and no further: it looks at the loss of the step that many before, which
+has arrived by then. Small, as every step in flight has its batch on the device."""
 
 
 @dataclass
@@ -125,6 +127,8 @@ class Training:
         # Horovod's wrapper is an optimiser of its own: the state lives in it, not in the one that is wrapped.
         self.optimizer = engine.wrap(optimizer.build(recipe, self.model), self.model)
         self.joined = engine.module(self.model)
+        if recipe.compile:
+            self.joined = torch.compile(self.joined)
         self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
         bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -207,6 +211,7 @@ class Training:
             losses[:first] = torch.tensor(self.start.history["partial"], dtype=torch.float64)
         seen = losses.numpy()  # the same memory, read without a tensor for each number
         lag = LAG_STEPS if self.device.type == "cuda" else 0
+        flying: deque[torch.cuda.Event] = deque()
         meter = StallMeter(self.device, steps, enabled=self.config.measure.enabled)
         batches, read_before, device_before = self._batches, self.train_loader.read_bytes, self._device_read_before
         observer.epoch_start(epoch, resumed=first > 0)
@@ -221,9 +226,15 @@ class Training:
             rate = self.schedule.at(number)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            losses[step].copy_(self.step(self.benchmark.augment(batch)), non_blocking=True)
+            loss_there = self.step(self.benchmark.augment(batch)).double()  # as copied, or the host would wait for it
+            losses[step].copy_(loss_there, non_blocking=True)
             meter.step_done()
             looked = step - lag
+            if lag:
+                flying.append(torch.cuda.Event(blocking=True))
+                flying[-1].record()
+                if looked >= first:
+                    flying.popleft().synchronize()
             loss = float(seen[looked]) if looked >= first else None
             agreed = self._flag.agree(loss is not None and not math.isfinite(loss))
             observer.step(epoch, step + 1, steps, loss)

@@ -26,8 +26,8 @@ STEPS = 5
 def main(rounds: int) -> None:
     """Steps of CloudMask's U-Net at `small`, eight patches a rank, on data held in memory."""
     world = join()
-    devices.choose(world)
-    made = {name: engines.start(Communication(engine=name), world) for name in ("horovod", "ddp")}
+    device = devices.choose(world)
+    made = {name: engines.start(Communication(engine=name), world, device) for name in ("horovod", "ddp")}
     kind = find("cloudmask")
     config, _ = resolve(kind, preset="small")
     source = kind.simulator(kind.Generator(patch=64), {"train": 8, "validation": 8}, 1)

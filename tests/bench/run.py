@@ -57,10 +57,13 @@ def in_processes(launcher: list[str], module: str, rounds: int) -> list[Row]:
 
 
 def train(world: World, rounds: int) -> list[Row]:
-    """The rows of all benchmarks' training steps."""
-    engine = engines.start(Communication(), world)
+    """The rows of all benchmarks' training steps; on a GPU, of the full-size networks, too."""
+    device = devices.choose(world)
+    engine = engines.start(Communication(), world, device)
     with tempfile.TemporaryDirectory() as data:
         rows = training.overhead(world, engine, rounds, benchmarks.names(), Path(data))
+        if device.accelerators_per_node:
+            rows += training.full_size(world, engine, rounds, Path(data))
     engine.close()
     return rows
 

@@ -1,29 +1,38 @@
-"""The whole training step against a bare PyTorch loop, for every benchmark; and what metering adds."""
+"""The whole training step against a bare PyTorch loop, for every benchmark; what metering adds; and, where there is a
+GPU, the full-size networks there, with the share of the device's arithmetic they reach and the energy they take.
+"""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import yaml
 from bench.rows import Row
 
 from sciml_hpc import benchmarks
-from sciml_hpc.config import resolve
 from sciml_hpc.console import Console
 from sciml_hpc.data import staging
 from sciml_hpc.data.prepare import dataset_directory
 from sciml_hpc.job import energy_meter
+from sciml_hpc.manifest import load_manifest
 from sciml_hpc.parallel import device as devices
 from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 from sciml_hpc.plan import Request, settle
 from sciml_hpc.preparation import ready
-from sciml_hpc.training import optimizer
+from sciml_hpc.training import arithmetic, optimizer
+from sciml_hpc.training.forward import forward
 from sciml_hpc.training.loop import Training
 
 MOST_STEPS = 40
+FULL_SIZE: Mapping[str, tuple[str, int]] = {"cloudmask": ("cloudmask-node", 1280), "stemdl": ("stemdl-node", 2560)}
+"""Data set whose samples, so many of them, a full-size network is timed on."""
 
 
 class Quiet:
@@ -33,21 +42,77 @@ class Quiet:
         return lambda *arguments, **named: None
 
 
+@dataclass
+class Timed:
+    """Seconds of a step in each round, in three loops of the same model and optimiser that took turns."""
+
+    bare: list[float]
+    """On data held in the device's memory, without a loader, an engine or a meter."""
+    off: list[float]
+    """The training loop with metering off."""
+    on: list[float]
+    """The training loop as in a run."""
+    loader: list[float]
+    """The loader alone, up to the device."""
+    batch: int
+    energy_J: list[float]
+    """Of a step of `on`, all metered devices of a kind; empty where none is."""
+    operations: arithmetic.Arithmetic | None
+
+
 def overhead(world: World, engine: Engine, rounds: int, names: list[str], data: Path) -> list[Row]:
     """Rows of every benchmark and task at `tiny`, one process: a run's step, metering on, against the bare loop's."""
     rows = []
     for name in names:
         for kind in benchmarks.classes(name):
-            rows += _overhead(world, engine, rounds, kind, data)
+            request = Request(kind.name, task=kind.task or None, preset="tiny", data=data)
+            timed = measure(world, engine, rounds, request)
+            label = f"{kind.name} {kind.task}".strip()
+            rows += [
+                Row(f"training step, {label}", "bare PyTorch loop, metering off", ratios(timed.on, timed.bare),
+                    ("≤", 1.01), figures={"bare_step_s": statistics.median(timed.bare)}),
+                Row(f"metering, {label}", "the same without metering", ratios(timed.on, timed.off), ("≤", 1.01)),
+            ]  # fmt: skip
     return rows
 
 
-def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path) -> list[Row]:
-    """Three loops of the same model and optimiser take turns: a bare loop on data held in memory; the training loop
-    (loader, engine, stop flag, learning rate, seeds) with metering off; and with all metering on.
-    """
-    request = Request(kind.name, task=kind.task or None, preset="tiny", data=place)
+def full_size(world: World, engine: Engine, rounds: int, data: Path) -> list[Row]:
+    """Rows of the full-size networks on a GPU, from the first samples of their `node` data sets."""
+    rows = []
+    for name, (dataset, samples) in FULL_SIZE.items():
+        entry = load_manifest()[dataset].model_dump(mode="json", exclude_none=True)
+        entry |= {"samples": {"train": samples, "validation": 64}}
+        entry.pop("bytes", None)
+        manifest = data / f"{name}.yaml"
+        manifest.write_text(yaml.safe_dump({"datasets": {f"{dataset}-first": entry}}))
+        request = Request(name, preset="node", dataset=f"{dataset}-first", manifest=manifest, data=data)
+        timed = measure(world, engine, rounds, request, ceiling_s=1.0)
+        operations, step_s = timed.operations, statistics.median(timed.on)
+        rate = operations.flops_per_sample * timed.batch / operations.ceiling_flop_per_s
+        figures = {"samples_per_s": timed.batch / step_s, "batch": timed.batch}
+        rows += [
+            Row(f"full-size step, {name}", "bare loop, data on the device", ratios(timed.on, timed.bare), ("≤", 1.01),
+                figures=figures | {"energy_J_per_sample": statistics.median(timed.energy_J) / timed.batch}
+                if timed.energy_J else figures),
+            Row(f"full-size arithmetic, {name}", f"its matrix products in {operations.arithmetic}",
+                [rate / s for s in timed.on], None,
+                figures={"ceiling_flop_per_s": operations.ceiling_flop_per_s,
+                         "flops_per_sample": operations.flops_per_sample}),
+            Row(f"full-size loader, {name}", "what the step consumes", ratios(timed.on, timed.loader), ("≥", 1.0),
+                figures={"loader_samples_per_s": timed.batch / statistics.median(timed.loader)}),
+        ]  # fmt: skip
+    return rows
+
+
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Of neighbours."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling_s: float = 0.0) -> Timed:
+    """Time the loops on the data set of a request, in rounds; a first round warms up and is not counted."""
     plan = settle(request, world.size)
+    kind, place = plan.benchmark(), request.data
     index = ready(plan, place, world, Console(False))
     directory = dataset_directory(place, plan.dataset_name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,24 +120,29 @@ def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path
         device = devices.choose(world)
 
         def harness(metered: bool) -> Training:
-            given = [f"measure.enabled={str(metered).lower()}", f"train.epochs={rounds + 1}"]
-            config, _ = resolve(kind, preset="tiny", assignments=given)
+            config = plan.config.model_copy(
+                update={
+                    "measure": plan.config.measure.model_copy(update={"enabled": metered}),
+                    "train": plan.config.train.model_copy(update={"epochs": rounds + 1}),
+                }
+            )
             return Training(
                 kind(config.train, index.fields), config, world, engine, device.torch, index, staged, plan.local_batch
             )
 
         loops = {"off": harness(False), "on": harness(True)}
-        sampler, recipe = loops["off"].sampler, plan.config.train
+        training = loops["off"]
+        sampler, recipe = training.sampler, plan.config.train
         steps = min(sampler.steps, MOST_STEPS)
         held = [
             {name: tensor.clone() for name, tensor in batch.items()}
-            for batch in loops["off"].train_loader.batches(sampler.epoch(1)[:steps])
+            for batch in training.train_loader.batches(sampler.epoch(1)[:steps])
         ]
-        for training in loops.values():
-            training.sampler = _Shorter(training.sampler, steps)
-            training.join()
+        for loop in loops.values():
+            loop.sampler = _Shorter(loop.sampler, steps)
+            loop.join()
         benchmark = kind(recipe, index.fields)
-        model = benchmark.model()
+        model = benchmark.model().to(device.torch)
         update = optimizer.build(recipe, model)
 
         def bare() -> float:
@@ -80,42 +150,52 @@ def _overhead(world: World, engine: Engine, rounds: int, kind: type, place: Path
             for batch in held:
                 changed = benchmark.augment(batch)
                 update.zero_grad()
-                inputs = benchmark.inputs(changed)
-                inputs = (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs)
-                benchmark.loss(model(*inputs), changed).backward()
+                with training.autocast:
+                    loss = benchmark.loss(forward(benchmark, model, changed), changed)
+                loss.backward()
                 update.step()
+            training.synchronize()
             return (time.perf_counter() - begin) / steps
 
         times: dict[str, list[float]] = {"bare": [], "off": [], "on": []}
+        energy_J = []
         for turn in range(rounds + 1):
             row = {"bare": bare()}
-            for name, training in loops.items():
+            for name, loop in loops.items():
                 meter = energy_meter(world, name == "on")
                 meter.start("training")
                 begin = time.perf_counter()
-                training.train_epoch(turn + 1, Quiet(), None)
+                loop.train_epoch(turn + 1, Quiet(), None)
                 row[name] = (time.perf_counter() - begin) / steps
-                meter.stop()
+                spent = [d.energy_J for d in meter.stop().devices if d.kind == "gpu" and d.energy_J is not None]
+                if turn and spent:
+                    energy_J.append(sum(spent) / steps)
             if turn:
                 for name, value in row.items():
                     times[name].append(value)
-        for training in loops.values():
-            training.close()
+        loader = list(_loader_alone(training, steps, rounds))
+        operations = arithmetic.measure(training, ceiling_s) if ceiling_s else None
+        for loop in loops.values():
+            loop.close()
         staged.remove()
-    label = f"{kind.name} {kind.task}".strip()
-    return [
-        Row(f"training step, {label}", "bare PyTorch loop, metering off",
-            [a / b for a, b in zip(times["on"], times["bare"], strict=True)], ("≤", 1.01),
-            figures={"bare_step_s": sorted(times["bare"])[len(times["bare"]) // 2]}),
-        Row(f"metering, {label}", "the same without metering",
-            [a / b for a, b in zip(times["on"], times["off"], strict=True)], ("≤", 1.01)),
-    ]  # fmt: skip
+    return Timed(**times, loader=loader, batch=plan.local_batch, energy_J=energy_J, operations=operations)
+
+
+def _loader_alone(training: Training, steps: int, rounds: int) -> Iterator[float]:
+    """Seconds of a batch, epoch by epoch."""
+    for turn in range(rounds + 1):
+        begin = time.perf_counter()
+        for _ in training.train_loader.batches(training.sampler.epoch(turn + 1)):
+            pass
+        training.synchronize()
+        if turn:
+            yield (time.perf_counter() - begin) / steps
 
 
 class _Shorter:
     """A sampler of the first steps of each epoch."""
 
-    def __init__(self, sampler, steps: int) -> None:
+    def __init__(self, sampler: Any, steps: int) -> None:
         self._sampler, self.steps = sampler, steps
 
     def epoch(self, epoch: int, first_step: int = 0):

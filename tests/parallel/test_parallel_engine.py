@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from worlds import alone
+from worlds import CPU, alone
 
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
@@ -56,7 +57,7 @@ def engine(request, world) -> Iterator[engines.Engine]:
     if request.param == "horovod":
         yield request.getfixturevalue("horovod")
         return
-    made = engines.start(Communication(engine="ddp"), world)
+    made = engines.start(Communication(engine="ddp"), world, CPU)
     yield made
     made.close()
 
@@ -73,7 +74,7 @@ def train(optimizer: torch.optim.Optimizer, model: torch.nn.Module, rank: int, s
 
 
 def test_single_is_one_process_and_does_nothing():
-    engine = engines.start(Communication(engine="single"), alone())
+    engine = engines.start(Communication(engine="single"), alone(), CPU)
     assert (engine.name, engine.version, engine.operations) == ("single", "none", "none")
     model = network(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -91,13 +92,13 @@ def test_single_is_one_process_and_does_nothing():
 
 def test_single_is_refused_with_several_ranks():
     with pytest.raises(UserError, match=r"communication.engine=single is for one process; there are 2 ranks"):
-        engines.start(Communication(engine="single"), SimpleNamespace(size=2))
+        engines.start(Communication(engine="single"), SimpleNamespace(size=2), CPU)
 
 
 def test_horovod_that_is_not_installed_is_an_error_never_another_engine(monkeypatch):
     monkeypatch.setitem(sys.modules, "horovod", None)
     with pytest.raises(UserError, match=r"Horovod with PyTorch is not installed .*communication.engine=single"):
-        engines.start(Communication(), alone())
+        engines.start(Communication(), alone(), CPU)
 
 
 @pytest.mark.parametrize(("built", "size"), [(True, 1), (False, 3)])
@@ -107,7 +108,38 @@ def test_a_horovod_that_does_not_see_the_ranks_is_refused(monkeypatch, built: bo
     monkeypatch.setitem(sys.modules, "horovod", package)
     monkeypatch.setitem(sys.modules, "horovod.torch", hvd)
     with pytest.raises(UserError, match=rf"this Horovod sees {size} ranks where MPI has 3; .*HOROVOD_WITH_MPI=1"):
-        HorovodEngine(Communication(), SimpleNamespace(size=3))
+        HorovodEngine(Communication(), SimpleNamespace(size=3), CPU)
+
+
+@pytest.mark.parametrize(
+    ("built", "kind", "operations"), [(True, "cuda", "NCCL"), (True, "cpu", "MPI"), (False, "cuda", "MPI")]
+)
+def test_gradients_go_by_nccl_from_gpus_of_a_horovod_that_has_it(monkeypatch, built: bool, kind: str, operations: str):
+    given = _horovod_with_nccl(monkeypatch, built)
+    engine = engines.start(Communication(), SimpleNamespace(size=2), replace(CPU, torch=torch.device(kind)))
+    assert engine.operations == operations
+    engine.close()
+    assert given == ["init", "shutdown"]
+
+
+def test_ranks_that_share_a_gpu_are_not_joined_by_nccl(monkeypatch):
+    given = _horovod_with_nccl(monkeypatch, True)
+    shared = replace(CPU, torch=torch.device("cuda"), name="GPU X", ranks_per_accelerator=2.0)
+    with pytest.raises(UserError, match=r"2 ranks share a GPU \(GPU X on n1\).*communication.backend=gloo"):
+        engines.start(Communication(), SimpleNamespace(size=2, host="n1"), shared)
+    assert given == ["init", "shutdown"]
+
+
+def _horovod_with_nccl(monkeypatch, built: bool) -> list[str]:
+    """Puts a Horovod of two ranks in place of the real one; returns what it is asked to do."""
+    asked: list[str] = []
+    hvd = SimpleNamespace(
+        init=lambda: asked.append("init"), shutdown=lambda: asked.append("shutdown"), size=lambda: 2,
+        mpi_built=lambda: True, nccl_built=lambda: int(built), Compression=SimpleNamespace(none=None),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "horovod", SimpleNamespace(torch=hvd, __version__="0"))
+    monkeypatch.setitem(sys.modules, "horovod.torch", hvd)
+    return asked
 
 
 # --- the engines that join ranks --------------------------------------------------------------------------------------
@@ -123,7 +155,7 @@ def test_who_it_is(engine):
 
 def test_a_backend_that_torch_lacks_is_an_error():
     with pytest.raises(UserError, match=r"communication.backend: this torch was built without mpi; it has gloo"):
-        engines.start(Communication(engine="ddp", backend="mpi"), alone())
+        engines.start(Communication(engine="ddp", backend="mpi"), alone(), CPU)
 
 
 @pytest.mark.mpi

@@ -172,6 +172,15 @@ def test_bf16_is_used_where_it_is_asked_for(toy, data, model: str):
     assert a[:3] == pytest.approx(b[:3], rel=0.05)
 
 
+def test_a_compiled_network_has_the_losses_of_the_plain_one(toy, data):
+    given = ("train.epochs=1", "train.model=conv")
+    plain, compiled = (training_of(toy, data, *given, f"train.compile={word}") for word in ("false", "true"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    np.testing.assert_allclose(run(compiled).step_losses, run(plain).step_losses, rtol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 # --- a loss that is not finite -------------------------------------------------------------------------------------
 
 

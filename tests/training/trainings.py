@@ -19,6 +19,7 @@ from sciml_hpc.parallel.engine import Engine, Single
 from sciml_hpc.parallel.world import World
 from sciml_hpc.training.loop import Epoch, Training
 
+CPU = torch.device("cpu")
 NEVER = Target("eval_loss", "min", 0.0, "a target that noise forbids")
 REACHED = Target("eval_loss", "min", 0.3, "met after a few epochs")
 
@@ -46,13 +47,17 @@ def config_of(toy: Any, *assignments: str) -> RunConfig:
 
 
 def training_of(
-    toy: Any, data: Data, *assignments: str, world: World | None = None, engine: Engine | None = None
+    toy: Any,
+    data: Data,
+    *assignments: str,
+    world: World | None = None,
+    engine: Engine | None = None,
+    device: torch.device = CPU,
 ) -> Training:
     """A run of the tiny preset with changes; its global batch is shared by the ranks of `world`."""
     world, config = world or alone(), config_of(toy, *assignments)
     staged = staging.stage(data.index, data.directory, world, config.staging.mode, None, keep=False)
     local_batch = config.train.global_batch // world.size
-    device = torch.device("cpu")
     made = toy(config.train, data.index.fields)
     return Training(made, config, world, engine or Single(), device, data.index, staged, local_batch)
 

@@ -156,7 +156,7 @@ def _cross_entropy(logit: torch.Tensor, mask: torch.Tensor, cloud_weight: float)
         logit.float(),
         (mask == 1).float(),
         weight=(mask <= 1).float(),
-        pos_weight=torch.tensor(cloud_weight, device=logit.device),
+        pos_weight=torch.full((), cloud_weight, device=logit.device),  # torch.tensor would wait for a GPU
         reduction="none",
     )
 

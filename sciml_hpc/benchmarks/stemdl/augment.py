@@ -51,13 +51,11 @@ def turned(cbed: torch.Tensor, potential: torch.Tensor) -> tuple[torch.Tensor, t
     batch, channels, *image = cbed.shape
     scan = math.isqrt(channels)
     grid = cbed.reshape(batch, scan, scan, *image)
-    kinds = torch.randint(8, (batch,), device=cbed.device)
     turned_cbed, turned_potential = torch.empty_like(grid), torch.empty_like(potential)
-    for kind in range(8):
-        chosen = kinds == kind
-        patterns, field = (x[chosen].rot90(kind % 4, (-2, -1)) for x in (grid, potential))
-        patterns = patterns.rot90(kind % 4, (1, 2))
+    for i, kind in enumerate(torch.randint(8, (batch,)).tolist()):  # drawn on the host: a GPU is not waited for
+        patterns, field = (x[i].rot90(kind % 4, (-2, -1)) for x in (grid, potential))
+        patterns = patterns.rot90(kind % 4, (0, 1))
         if kind >= 4:
-            patterns, field = patterns.transpose(-2, -1).transpose(1, 2), field.transpose(-2, -1)
-        turned_cbed[chosen], turned_potential[chosen] = patterns, field
+            patterns, field = patterns.transpose(-2, -1).transpose(0, 1), field.transpose(-2, -1)
+        turned_cbed[i], turned_potential[i] = patterns, field
     return turned_cbed.reshape(cbed.shape), turned_potential

@@ -212,7 +212,8 @@ class TEvolOp(Benchmark):
 
         tft = self.recipe.model == "tft"
         index = [scaled_index(n) for n in (TARGET_STEPS if tft else (n for n, _ in AHEAD))]
-        low, span = (part[:, None, index] for part in batch["scale"].unbind(1))
+        # stacked, as a list for an index would be copied to a GPU, which waits
+        low, span = (torch.stack([part[:, i] for i in index], -1)[:, None] for part in batch["scale"].unbind(1))
         if tft:
             observed = (batch["future"] - low.unsqueeze(1)) / span.unsqueeze(1)
         else:

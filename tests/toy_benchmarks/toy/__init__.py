@@ -86,9 +86,7 @@ class Squares:
         import torch
 
         error = (output.double() - batch["y"].double()).square()
-        return torch.stack(
-            [torch.tensor(float(len(error)), dtype=torch.float64), error.sum(), batch["number"].double().sum()]
-        )
+        return torch.stack([torch.ones_like(error).sum(), error.sum(), batch["number"].double().sum()])
 
     def compute(self, total: np.ndarray) -> dict[str, float]:
         """By name."""
