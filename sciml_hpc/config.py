@@ -32,10 +32,14 @@ class Loader(Settings):
 
     prefetch: int = Field(2, ge=1, le=64)
     """Batches read ahead of the step; of small samples, groups of batches."""
-    threads: int = Field(1, ge=1, le=64)
-    """Threads that read ahead, per rank."""
+    threads: int | None = Field(None, ge=1, le=64)
+    """Threads that read ahead, per rank; if not given, one where the cores compute, and `prefetch` beside a GPU."""
     drop_cache: bool = True
     """Whether the page cache of the data set's shards is dropped before the clock starts, as the rules ask."""
+
+    def threads_beside(self, device: str) -> int:
+        """Threads that read ahead on a rank that computes on "cpu", or on another kind of device."""
+        return self.threads or (1 if device == "cpu" else self.prefetch)
 
 
 class Communication(Settings):

@@ -46,6 +46,8 @@ class Job:
     """What becomes of host memory that a step frees."""
     convolutions: str
     """How their algorithms are chosen."""
+    loader_threads: int
+    """Of each rank."""
     machines: int
     """Kernels that the nodes run on: fewer than nodes where these are containers or namespaces of one machine."""
     oversubscription: float
@@ -87,6 +89,7 @@ class Job:
             threads_from=device.threads_from,
             allocator=device.allocator,
             convolutions=device.convolutions,
+            loader_threads=plan.config.loader.threads_beside(device.torch.type),
             machines=len(kernels),
             oversubscription=oversubscription,
             engine=engine.name,

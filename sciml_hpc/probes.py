@@ -47,7 +47,8 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
         config.train.shuffle,
     )  # fmt: skip
     reader = ShardReader(index, "train", staged.directory, low, high)
-    loader = Loader(reader, plan.local_batch, device.torch, config.loader.prefetch, config.loader.threads)
+    threads = config.loader.threads_beside(device.torch.type)
+    loader = Loader(reader, plan.local_batch, device.torch, config.loader.prefetch, threads)
 
     def drop() -> io.CacheState:
         state = io.drop_cache(files) if world.is_leader else None
@@ -69,7 +70,7 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
 
     def raw() -> float:
         world.comm.Barrier()
-        read = io.raw_read(files, threads=config.loader.threads) if world.is_leader else None
+        read = io.raw_read(files, threads=threads) if world.is_leader else None
         seconds = world.max(read.wall_s if read else 0.0)
         return world.sum(read.bytes if read else 0) / seconds
 

@@ -53,6 +53,13 @@ def test_preset_then_file_then_set_then_option(toy, tmp_path):
     assert given == {"train.epochs", "train.global_batch", "train.min_lr", "seed", "loader.threads"}
 
 
+def test_threads_that_read_leave_cores_that_compute_alone_but_not_those_beside_a_gpu(toy):
+    config = resolve(toy, assignments=["loader.prefetch=5"])[0].loader
+    assert (config.threads_beside("cpu"), config.threads_beside("cuda")) == (1, 5)
+    config = resolve(toy, assignments=["loader.threads=3"])[0].loader
+    assert (config.threads_beside("cpu"), config.threads_beside("cuda")) == (3, 3)
+
+
 def test_the_last_of_two_assignments_wins(toy):
     assert resolve(toy, assignments=["seed=3", "seed=4"])[0].seed == 4
 
@@ -187,7 +194,7 @@ def other_value(value: Any, annotation: Any) -> Any:
     if isinstance(value, float):
         return value / 2 if value else 0.5
     if value is None:
-        return 0.125
+        return 3 if int in annotation.__args__ else 0.125
     return next(choice for choice in annotation.__args__ if choice != value)
 
 

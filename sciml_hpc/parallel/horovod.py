@@ -66,7 +66,11 @@ class HorovodEngine(Engine):
             self._hvd.broadcast_parameters(buffers, root_rank=0)
 
     def wrap(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Horovod's DistributedOptimizer around `optimizer`: all-reduce overlaps the backward pass."""
+        """Horovod's DistributedOptimizer around `optimizer`: all-reduce overlaps the backward pass. Of a process alone,
+        the optimiser itself.
+        """
+        if self._hvd.size() == 1:
+            return optimizer
         return self._hvd.DistributedOptimizer(
             optimizer,
             named_parameters=model.named_parameters(),

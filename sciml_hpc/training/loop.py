@@ -138,7 +138,7 @@ class Training:
 
         def loader(split: str, batch: int, low: int, high: int) -> Loader:
             reader = ShardReader(index, split, staged.directory, low, high)
-            return Loader(reader, batch, device, config.loader.prefetch, config.loader.threads)
+            return Loader(reader, batch, device, config.loader.prefetch, config.loader.threads_beside(device.type))
 
         self.train_loader = loader("train", local_batch, low, high)
         self.eval_batches = evaluate.own_batches(index.samples("validation"), world, recipe.eval_batch)
@@ -226,15 +226,17 @@ class Training:
             rate = self.schedule.at(number)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss_there = self.step(self.benchmark.augment(batch)).double()  # as copied, or the host would wait for it
-            losses[step].copy_(loss_there, non_blocking=True)
-            meter.step_done()
-            looked = step - lag
+            this = self.step(self.benchmark.augment(batch))
             if lag:
+                losses[step].copy_(this.double(), non_blocking=True)  # of one type, or the host would wait for it
                 flying.append(torch.cuda.Event(blocking=True))
                 flying[-1].record()
-                if looked >= first:
-                    flying.popleft().synchronize()
+            else:
+                seen[step] = float(this)
+            meter.step_done()
+            looked = step - lag
+            if lag and looked >= first:
+                flying.popleft().synchronize()
             loss = float(seen[looked]) if looked >= first else None
             agreed = self._flag.agree(loss is not None and not math.isfinite(loss))
             observer.step(epoch, step + 1, steps, loss)
