@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
 from sciml_hpc.parallel.device import Device
-from sciml_hpc.parallel.engine import Engine
+from sciml_hpc.parallel.engine import Engine, on_host
 from sciml_hpc.parallel.world import World
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class DdpEngine(Engine):
 
     def broadcast(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give every rank rank 0's parameters, buffers and optimiser state; the state travels as one object."""
-        state = [optimizer.state_dict()]
+        state = [on_host(optimizer.state_dict())]
         self._dist.broadcast_object_list(state, src=0)
         if state[0]["state"]:
             optimizer.load_state_dict(state[0])

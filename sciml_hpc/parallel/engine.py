@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
@@ -70,6 +70,21 @@ class Single(Engine):
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def on_host(tree: Any) -> Any:
+    """A copy of nested dicts, lists and tuples with all tensors in the host's memory: further steps do not change it, and
+    another process can unpickle it without a GPU of this number.
+    """
+    import torch
+
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, dict):
+        return {key: on_host(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(on_host(value) for value in tree)
+    return tree
 
 
 def start(settings: Communication, world: World, device: Device) -> Engine:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sciml_hpc.config import Communication
 from sciml_hpc.errors import UserError
 from sciml_hpc.parallel.device import Device
-from sciml_hpc.parallel.engine import Engine
+from sciml_hpc.parallel.engine import Engine, on_host
 from sciml_hpc.parallel.world import World
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class HorovodEngine(Engine):
         """
         if self._hvd.size() == 1:
             return
-        state = self._hvd.broadcast_object(optimizer.state_dict(), root_rank=0)
+        state = self._hvd.broadcast_object(on_host(optimizer.state_dict()), root_rank=0)
         if state["state"]:
             optimizer.load_state_dict(state)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)

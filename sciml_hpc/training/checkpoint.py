@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciml_hpc.errors import UserError
+from sciml_hpc.parallel.engine import on_host
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,8 @@ class Checkpointer:
             "step": state.step,
             "history": json.dumps(state.history),
             "schedule": dict(state.schedule),
-            "model": _copied(model.state_dict()),
-            "optimizer": _copied(optimizer.state_dict()),
+            "model": on_host(model.state_dict()),
+            "optimizer": on_host(optimizer.state_dict()),
         }
         self._thread = threading.Thread(target=self._write, args=(content,), name="checkpoint")
         self._thread.start()
@@ -103,16 +104,3 @@ def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     except Exception as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"checkpoint {path} is damaged or of another model: {why}") from None
-
-
-def _copied(tree: Any) -> Any:
-    """A copy on the host that further training steps do not change."""
-    import torch
-
-    if isinstance(tree, torch.Tensor):
-        return tree.detach().to("cpu", copy=True)
-    if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_copied(value) for value in tree)
-    return tree

@@ -142,6 +142,16 @@ def _horovod_with_nccl(monkeypatch, built: bool) -> list[str]:
     return asked
 
 
+def test_what_goes_to_other_processes_is_in_the_hosts_memory_and_a_copy():
+    there = torch.ones(2)
+    tree = {"state": {0: {"step": there, "lr": 0.1}}, "groups": [(there, "name")]}
+    copied = engines.on_host(tree)
+    there += 1
+    assert copied["state"][0]["step"].tolist() == copied["groups"][0][0].tolist() == [1.0, 1.0]
+    assert (copied["state"][0]["lr"], copied["groups"][0][1]) == (0.1, "name")
+    assert all(tensor.device.type == "cpu" for tensor in (copied["state"][0]["step"], copied["groups"][0][0]))
+
+
 # --- the engines that join ranks --------------------------------------------------------------------------------------
 
 
