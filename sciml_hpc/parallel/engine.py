@@ -73,8 +73,8 @@ class Single(Engine):
 
 
 def on_host(tree: Any) -> Any:
-    """A copy of nested dicts, lists and tuples with all tensors in the host's memory: further steps do not change it, and
-    another process can unpickle it without a GPU of this number.
+    """A copy of nested dicts, lists and tuples with all tensors in the host's memory: further steps do not change it,
+    and another process can unpickle it without a GPU of this number.
     """
     import torch
 
