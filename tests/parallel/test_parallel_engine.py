@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -130,11 +131,28 @@ def test_ranks_that_share_a_gpu_are_not_joined_by_nccl(monkeypatch):
     assert given == ["init", "shutdown"]
 
 
-def _horovod_with_nccl(monkeypatch, built: bool) -> list[str]:
-    """Puts a Horovod of two ranks in place of the real one; returns what it is asked to do."""
+@pytest.mark.parametrize(("size", "cycle_ms"), [(1, 100.0), (2, 1.0)])
+def test_a_process_alone_is_neither_interrupted_nor_wrapped(monkeypatch, size: int, cycle_ms: float):
+    for name in ("HOROVOD_CYCLE_TIME", "HOROVOD_FUSION_THRESHOLD"):
+        monkeypatch.setenv(name, "0")  # what is set is as before afterwards
+    given = _horovod_with_nccl(monkeypatch, True, size)
+    engine = engines.start(Communication(), SimpleNamespace(size=size), CPU)
+    assert float(os.environ["HOROVOD_CYCLE_TIME"]) == cycle_ms
+    if size == 1:
+        model = network(1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        engine.broadcast(model, optimizer)
+        engine.broadcast_buffers(model)
+        assert engine.wrap(optimizer, model) is optimizer
+        assert engine.allreduce(torch.ones(2)).tolist() == [1.0, 1.0]
+        assert given == ["init"]
+
+
+def _horovod_with_nccl(monkeypatch, built: bool, size: int = 2) -> list[str]:
+    """Puts a Horovod of `size` ranks in place of the real one; returns what it is asked to do."""
     asked: list[str] = []
     hvd = SimpleNamespace(
-        init=lambda: asked.append("init"), shutdown=lambda: asked.append("shutdown"), size=lambda: 2,
+        init=lambda: asked.append("init"), shutdown=lambda: asked.append("shutdown"), size=lambda: size,
         mpi_built=lambda: True, nccl_built=lambda: int(built), Compression=SimpleNamespace(none=None),
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "horovod", SimpleNamespace(torch=hvd, __version__="0"))
