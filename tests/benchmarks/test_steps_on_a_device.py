@@ -1,7 +1,7 @@
 """A training step of any network leaves the device to itself: the host sends it nothing and asks it nothing.
 
 Otherwise it would wait for a GPU at every step. Here the device is torch's `meta`, on which nothing is computed; every
-operator is looked at. (With a GPU: tests/test_on_gpu.py.)
+operator is looked at. (With a GPU: tests/training/test_training_on_gpu.py.)
 """
 
 from __future__ import annotations

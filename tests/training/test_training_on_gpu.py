@@ -15,7 +15,7 @@ import pytest
 import torch
 import toy as toys
 from networks import networks, samples
-from training.trainings import NEVER, Data, Events, prepare_toy, training_of
+from trainings import NEVER, Data, Events, prepare_toy, training_of
 
 from sciml_hpc.data.loader import Loader, ShardReader
 from sciml_hpc.metering import compute
@@ -201,7 +201,7 @@ def test_products_do_not_outrun_the_datasheet():
 
 
 def command(tmp_path: Path, *arguments: str, ranks: int = 0, toy: bool = True) -> subprocess.CompletedProcess[str]:
-    program = [str(Path(__file__).with_name("toy.py"))] if toy else ["-m", "sciml_hpc"]
+    program = [toys.__file__] if toy else ["-m", "sciml_hpc"]
     start = toys.mpirun(ranks) if ranks else [sys.executable]
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "results"), "--scratch", str(tmp_path)]
     done = subprocess.run(
