@@ -42,7 +42,6 @@ class Calibration:
 
 def calibrate(training: Training, steps: int) -> Calibration:
     """Time `steps` steps of each kind, on copies of the model; the trained weights stay as they are. Collective."""
-    import torch
 
     held = {}
     for batch in training.train_loader.batches(training.sampler.epoch(1)[:1]):
@@ -52,9 +51,7 @@ def calibrate(training: Training, steps: int) -> Calibration:
         model = copy.deepcopy(training.model)
         base = optimizer.build(training.config.train, model)
         update = training.engine.wrap(base, model) if joined else base
-        called = training.engine.module(model) if joined else model
-        if training.config.train.compile:
-            called = torch.compile(called)
+        called = training.called(training.engine.module(model) if joined else model)
 
         def step() -> float:
             begin = time.perf_counter()

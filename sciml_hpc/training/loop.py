@@ -126,9 +126,7 @@ class Training:
         self.model = benchmark.model().to(device)
         # Horovod's wrapper is an optimiser of its own: the state lives in it, not in the one that is wrapped.
         self.optimizer = engine.wrap(optimizer.build(recipe, self.model), self.model)
-        self.joined = engine.module(self.model)
-        if recipe.compile:
-            self.joined = torch.compile(self.joined)
+        self.joined = self.called(engine.module(self.model))
         self.schedule = optimizer.LearningRate(recipe, self.sampler.steps, self.global_batch)
         bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -146,6 +144,12 @@ class Training:
         self.start = checkpoint.State(epoch=1, step=0, history={}, schedule=self.schedule.state())
         self._done: list[Epoch] = []
         self._losses: list[list[float]] = []
+
+    def called(self, module: torch.nn.Module) -> torch.nn.Module:
+        """What a training step calls in place of `module`: itself, or compiled, as the recipe has it."""
+        import torch
+
+        return torch.compile(module) if self.config.train.compile else module
 
     def join(self, resume: Any = None) -> None:
         """Make all ranks start from rank 0's weights: fresh ones, or those of the checkpoint `resume`."""

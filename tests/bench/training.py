@@ -55,8 +55,10 @@ class Timed:
     loader: list[float]
     """The loader alone, up to the device."""
     batch: int
-    energy_J: list[float]
-    """Of a step of `on`, all metered devices of a kind; empty where none is."""
+    energy: Mapping[str, float]
+    """Of the GPUs over all rounds of `on`, per sample, with its uncertainty (a counter may be a period old at both ends
+    of a round); empty where none is metered.
+    """
     operations: arithmetic.Arithmetic | None
 
 
@@ -89,11 +91,9 @@ def full_size(world: World, engine: Engine, rounds: int, data: Path) -> list[Row
         timed = measure(world, engine, rounds, request, ceiling_s=1.0)
         operations, step_s = timed.operations, statistics.median(timed.on)
         rate = operations.flops_per_sample * timed.batch / operations.ceiling_flop_per_s
-        figures = {"samples_per_s": timed.batch / step_s, "batch": timed.batch}
         rows += [
             Row(f"full-size step, {name}", "bare loop, data on the device", ratios(timed.on, timed.bare), ("≤", 1.01),
-                figures=figures | {"energy_J_per_sample": statistics.median(timed.energy_J) / timed.batch}
-                if timed.energy_J else figures),
+                figures={"samples_per_s": timed.batch / step_s, "batch": timed.batch, **timed.energy}),
             Row(f"full-size arithmetic, {name}", f"its matrix products in {operations.arithmetic}",
                 [rate / s for s in timed.on], None,
                 figures={"ceiling_flop_per_s": operations.ceiling_flop_per_s,
@@ -158,7 +158,7 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
             return (time.perf_counter() - begin) / steps
 
         times: dict[str, list[float]] = {"bare": [], "off": [], "on": []}
-        energy_J = []
+        spent = []
         for turn in range(rounds + 1):
             row = {"bare": bare()}
             for name, loop in loops.items():
@@ -167,18 +167,22 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
                 begin = time.perf_counter()
                 loop.train_epoch(turn + 1, Quiet(), None)
                 row[name] = (time.perf_counter() - begin) / steps
-                spent = [d.energy_J for d in meter.stop().devices if d.kind == "gpu" and d.energy_J is not None]
-                if turn and spent:
-                    energy_J.append(sum(spent) / steps)
+                devices_spent = [d for d in meter.stop().devices if d.kind == "gpu" and d.energy_J is not None]
+                spent += devices_spent if turn else []
             if turn:
                 for name, value in row.items():
                     times[name].append(value)
         loader = list(_loader_alone(training, steps, rounds))
+        samples = rounds * steps * plan.local_batch
+        energy = {
+            "energy_J_per_sample": sum(d.energy_J for d in spent) / samples,
+            "energy_uncertainty_J_per_sample": sum(d.uncertainty_J for d in spent) / samples,
+        }
         operations = arithmetic.measure(training, ceiling_s) if ceiling_s else None
         for loop in loops.values():
             loop.close()
         staged.remove()
-    return Timed(**times, loader=loader, batch=plan.local_batch, energy_J=energy_J, operations=operations)
+    return Timed(**times, loader=loader, batch=plan.local_batch, energy=energy if spent else {}, operations=operations)
 
 
 def _loader_alone(training: Training, steps: int, rounds: int) -> Iterator[float]:

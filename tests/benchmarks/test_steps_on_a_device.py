@@ -24,8 +24,19 @@ from sciml_hpc.training.forward import forward
 META = torch.device("meta")
 
 
+ASKING = {
+    getattr(torch.Tensor, name)
+    for name in ("__bool__", "__float__", "__int__", "cpu", "item", "nonzero", "numpy", "tolist")
+}
+"""What the host asks of a tensor, and waits for."""
+
+
+class CrossingError(Exception):
+    """Something goes between host and device."""
+
+
 class Operators(TorchDispatchMode):
-    """Raises where an operator has tensors of host and device; a number (of no dimensions) may pass to the device."""
+    """Finds operators with tensors of host and device; a number (of no dimensions) may pass to the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -35,22 +46,26 @@ class Operators(TorchDispatchMode):
         )
         on_host = any(x.dim() for x in given if x.device != META) or (given and any(x.device != META for x in made))
         if on_host and any(x.device == META for x in (*given, *made)):
-            raise RuntimeError(f"{func} goes between host and device")
+            raise CrossingError(f"{func} has tensors of both")
         return result
 
 
 class Calls(TorchFunctionMode):
-    """Raises for what `meta` does without the host, and a GPU with it: constants made there, lists as indices."""
+    """Finds what never becomes an operator on `meta`: constants made there, lists and masks as indices, questions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        constant = func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == META
-        if constant or (func is torch.Tensor.new_tensor and args[0].device == META):
-            raise RuntimeError("a constant is sent to the device")
-        if func is torch.Tensor.__getitem__ and args[0].device == META:
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == META:
+            raise CrossingError("a constant is sent to the device")
+        there = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device == META
+        if there and func is torch.Tensor.new_tensor:
+            raise CrossingError("a constant is sent to the device")
+        if there and func in ASKING:
+            raise CrossingError(f"the host asks for {func.__name__}")
+        if there and func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if any(isinstance(x, list) for x in index):
-                raise RuntimeError("a list of indices is sent to the device")
+            if any(isinstance(x, list) or getattr(x, "dtype", None) == torch.bool for x in index):
+                raise CrossingError("an index has to be sent, or its length asked for")
         return func(*args, **kwargs)
 
 
@@ -76,7 +91,9 @@ WAITING: dict[str, Callable[[torch.Tensor], Any]] = {
     "a table": lambda x: x * torch.from_numpy(np.ones(2, np.float32)).to(x.device),
     "a list as index": lambda x: x[:, [1, 0]],
     "a mask as index": lambda x: x[x > 0],
+    "a mask assigned to": lambda x: x.__setitem__(x > 0, x[:1]),
     "a number": lambda x: x * float(x.sum()),
+    "a condition": lambda x: x if x.sum() > 0 else -x,
     "a copy": lambda x: x.cpu(),
 }
 
@@ -84,5 +101,5 @@ WAITING: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("way", WAITING)
 def test_it_would_be_found(way: str):
     x = torch.zeros(3, 2, device=META)
-    with pytest.raises((RuntimeError, NotImplementedError)), Operators(), Calls():
+    with pytest.raises(CrossingError), Operators(), Calls():
         WAITING[way](x)

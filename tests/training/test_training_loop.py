@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from worlds import world_of
 from sciml_hpc.benchmarks.base import Target
 from sciml_hpc.errors import RunFault
 from sciml_hpc.training.checkpoint import Checkpointer
+from sciml_hpc.training.forward import forward
 from sciml_hpc.training.loop import Outcome, Training, _step_seed
 
 pytest_plugins = ["toy_fixtures", "mpi_fixtures"]
@@ -170,6 +172,17 @@ def test_bf16_is_used_where_it_is_asked_for(toy, data, model: str):
     a, b = fp32.step_losses[0], bf16.step_losses[0]
     assert a != b
     assert a[:3] == pytest.approx(b[:3], rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_convolution_gets_and_passes_on_channels_last(channels: int):
+    """An image of one channel is contiguous in either order; torch's convolution goes by the strides."""
+    image = torch.rand(2, channels, 6, 8)
+    network = torch.nn.Conv2d(channels, 4, 3)
+    seen = forward(SimpleNamespace(inputs=lambda batch: (batch["image"],)), network, {"image": image})
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    assert not seen.is_contiguous()
+    assert torch.allclose(seen, network(image), atol=1e-6)
 
 
 def test_a_compiled_network_has_the_losses_of_the_plain_one(toy, data):
