@@ -1,4 +1,4 @@
-"""The command line: commands and options, no logic. What needs MPI or torch is imported when it is needed."""
+"""The command line: commands and options, no logic. What a command needs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import sciml_hpc
-from sciml_hpc import benchmarks, errors, show
+from sciml_hpc import benchmarks, errors
 from sciml_hpc.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
 
     for name in names:
         _run_options(add(name, f"Run {name}; under srun or mpirun on all their ranks, else on one.", _run))
-    add("list", COMMANDS["list"], lambda a: show.print_list(a.manifest)).add_argument("--manifest", type=Path)
-    info = add("info", COMMANDS["info"], lambda a: show.print_info(a.name, a.manifest))
+    add("list", COMMANDS["list"], _list).add_argument("--manifest", type=Path)
+    info = add("info", COMMANDS["info"], _info)
     info.add_argument("name", metavar="NAME", help="a benchmark or a data set")
     info.add_argument("--manifest", type=Path)
     prepare = add("prepare", COMMANDS["prepare"], _prepare)
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
     verify.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
     verify.add_argument("--manifest", type=Path, metavar="FILE")
-    add("system", COMMANDS["system"], lambda a: show.print_system())
+    add("system", COMMANDS["system"], _system)
     check = add("check", COMMANDS["check"], _check)
     check.add_argument("log", type=Path, metavar="RESULT_FILE")
     package = add("package", COMMANDS["package"], _package)
@@ -240,6 +240,24 @@ def _with_world(work: Callable[[World], int]) -> int:
     from sciml_hpc.launch import with_world
 
     return with_world(work)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from sciml_hpc import show
+
+    return show.print_list(options.manifest)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from sciml_hpc import show
+
+    return show.print_info(options.name, options.manifest)
+
+
+def _system(options: argparse.Namespace) -> int:
+    from sciml_hpc import show
+
+    return show.print_system()
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import TYPE_CHECKING
 
-from sciml_hpc.benchmarks.base import Benchmark
 from sciml_hpc.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:  # `--help` and a mistyped name do without
+    from sciml_hpc.benchmarks.base import Benchmark
 
 
 def names() -> list[str]:
