@@ -46,16 +46,17 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
         index.samples("train"), plan.local_batch, world.size, low, high, staged.position, staged.sharers, config.seed,
         config.train.shuffle,
     )  # fmt: skip
-    reader = ShardReader(index, "train", staged.directory, low, high)
     threads = config.loader.threads_beside(device.torch.type)
-    loader = Loader(reader, plan.local_batch, device.torch, config.loader.prefetch, threads)
 
     def drop() -> io.CacheState:
         state = io.drop_cache(files) if world.is_leader else None
         return world.local.bcast(state)
 
     def load(epoch: int) -> tuple[float, float, float]:
-        asked, device_before = loader.read_bytes, io.io_counters()
+        # A new one each time: what is mapped cannot be dropped.
+        reader = ShardReader(index, "train", staged.directory, low, high, staged.local)
+        loader = Loader(reader, plan.local_batch, device.torch, config.loader.prefetch, threads)
+        device_before = io.io_counters()
         world.comm.Barrier()
         begin = time.perf_counter()
         for _ in loader.batches(sampler.epoch(epoch)):
@@ -65,7 +66,8 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
         seconds = world.max(time.perf_counter() - begin)
         after = io.io_counters()
         fetched = after.read_bytes - device_before.read_bytes if after and device_before else np.nan
-        total, fetched = world.sum(np.array([loader.read_bytes - asked, fetched]))
+        total, fetched = world.sum(np.array([loader.read_bytes, fetched]))
+        loader.close()
         return total / seconds, total, fetched
 
     def raw() -> float:
@@ -93,7 +95,6 @@ def probe_io(request: Request, world: World, console: Console) -> dict[str, Any]
             "app_read_bytes": int(loads[-1][1]),
             "device_read_bytes": None if np.isnan(loads[-1][2]) else int(loads[-1][2]),
         }
-    loader.close()
     if world.is_leader:
         staged.remove()
     console.line(

@@ -1,13 +1,17 @@
 """From node-local shards to batches on the device, ahead of the step that uses them.
 
-Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv`
-per run of neighbours straight into the batch's (pinned) memory. Small ones are gathered from a memory map, with no
-Python per sample, and for several batches at once: while a thread that reads runs Python, the step does not. A pool of
-threads reads ahead, of the next epoch, too, before it begins; on a GPU what they read is copied on a stream of its own.
+Because fields lie contiguously in a shard, a sample is found by arithmetic. It is gathered from a memory map straight
+into the batch's (pinned) memory, with no Python per sample, and small ones for several batches at once: while a thread
+that reads runs Python, the step does not. On shared storage, where page faults would come one by one over the network,
+large samples are read with one `preadv` per run of neighbours instead. A pool of threads reads ahead, of the next
+epoch, too, before it begins; on a GPU what they read is copied on a stream of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import itertools
 import math
 import mmap
@@ -27,24 +31,31 @@ from sciml_hpc.metering.io import io_counters
 if TYPE_CHECKING:
     import torch
 
-LARGE_SAMPLE_BYTES = 32 << 10
-"""From here on a read call of its own is cheaper than the page faults of a memory map."""
-GROUP_BYTES = 1 << 20
-"""Batches of small samples are read together up to so many bytes."""
+CALL_BYTES = 32 << 10
+"""On shared storage, fields of samples from here on are read by calls of their own."""
+LARGE_BYTES = 64 << 10
+"""On node-local storage, fields of samples from here on are worth a call that brings them into memory."""
+MADV_POPULATE_READ = 22
+"""madvise(2), since Linux 5.14; the same on all architectures."""
+GROUP_BYTES = 4 << 20
+"""Batches are read together up to so many bytes: waking a thread for each would cost a short step more than reading."""
+
+_madvise = ctypes.CDLL(None, use_errno=True).madvise
 
 _Read = tuple[Future, list[int], dict]
-"""What is being read: a group of batches, where each of them ends, and the buffer."""
+"""What is being read: a group of batches, how many samples each of them has, and the buffer."""
 
 
 class ShardReader:
     """Samples of one split by number, from shards in a directory.
 
-    Opens the shards that overlap the samples `low` … `high − 1`: O(shards of the node) file descriptors.
+    Opens the shards that overlap the samples `low` … `high − 1`: O(shards of the node) file descriptors. `local`:
+    whether the directory is node-local storage.
     """
 
-    def __init__(self, index: Index, split: str, directory: Path, low: int, high: int) -> None:
+    def __init__(self, index: Index, split: str, directory: Path, low: int, high: int, local: bool) -> None:
         self.fields = index.fields
-        self._split = split
+        self._split, self._local = split, local
         self._shards = [s for s in index.of(split) if s.first < high and s.first + s.count > low]
         self._firsts = np.array([s.first for s in self._shards], dtype=np.int64)
         self._end = max((s.first + s.count for s in self._shards), default=0)
@@ -54,24 +65,23 @@ class ShardReader:
 
     def together(self, batch: int) -> int:
         """How many batches of so many samples are best read at once."""
-        if max(self._bytes.values()) >= LARGE_SAMPLE_BYTES:
-            return 1
         return max(1, GROUP_BYTES // (batch * sum(self._bytes.values())))
 
     def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
         """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (int64, in any order; best in
         rising order, in which they are not copied once more).
 
-        Returns the bytes asked for. Raises OSError if a shard ends too early; IndexError for a sample of other shards.
+        Returns the bytes asked for. Raises OSError if a shard is too short or cannot be read; IndexError for a sample
+        of other shards.
         """
         order = None
         if (numbers[1:] < numbers[:-1]).any():
             order = np.argsort(numbers, kind="stable")
             numbers = numbers[order]
-        which = np.searchsorted(self._firsts, numbers, "right") - 1
         for number in (numbers[0], numbers[-1]):
             if not len(self._firsts) or not self._firsts[0] <= number < self._end:
                 raise IndexError(f"sample {number} of {self._split} is not here")
+        which = np.searchsorted(self._firsts, numbers, "right") - 1
         cuts = np.flatnonzero(np.diff(which)) + 1
         for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
             k = int(which[begin])
@@ -80,10 +90,13 @@ class ShardReader:
                 target = out[field.name][begin:end]
                 if order is not None:
                     target = np.empty_like(target)
-                if self._bytes[field.name] >= LARGE_SAMPLE_BYTES:
+                if not self._local and self._bytes[field.name] >= CALL_BYTES:
                     self._read_runs(k, field.name, local, target)
                 else:
-                    np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
+                    samples = self._mapped(k, field.name, target)
+                    if self._bytes[field.name] >= LARGE_BYTES:
+                        self._bring(k, samples, local)
+                    np.take(samples, local, axis=0, out=target, mode="clip")
                 if order is not None:
                     out[field.name][order[begin:end]] = target
         return len(numbers) * sum(self._bytes.values())
@@ -97,9 +110,8 @@ class ShardReader:
     def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray) -> None:
         """One positional read per run of neighbouring samples."""
         size, offset = self._bytes[name], self._shards[k].offsets[name]
-        cuts = np.flatnonzero(np.diff(local) != 1) + 1
         view = memoryview(target.reshape(-1)).cast("B")
-        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(local)], strict=True):
+        for begin, end in _runs(local):
             part = view[begin * size : end * size]
             position = offset + int(local[begin]) * size
             while len(part):
@@ -111,10 +123,36 @@ class ShardReader:
     def _mapped(self, k: int, name: str, like: np.ndarray) -> np.ndarray:
         """The whole field of a shard, as a memory map."""
         if self._maps[k] is None:
-            self._maps[k] = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
-        shape = (self._shards[k].count, *like.shape[1:])
-        flat = np.frombuffer(self._maps[k], like.dtype, math.prod(shape), self._shards[k].offsets[name])
-        return flat.reshape(shape)
+            made = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
+            if max(self._bytes.values()) >= LARGE_BYTES:
+                with contextlib.suppress(OSError):  # a kernel without large pages
+                    made.madvise(mmap.MADV_HUGEPAGE)  # what is cold is read by 2 MiB at once
+            self._maps[k] = made
+        shape, offset = (self._shards[k].count, *like.shape[1:]), self._shards[k].offsets[name]
+        if offset + shape[0] * self._bytes[name] > len(self._maps[k]):
+            raise OSError(f"shard {self._shards[k].file} ends before its last sample")
+        return np.frombuffer(self._maps[k], like.dtype, math.prod(shape), offset).reshape(shape)
+
+    def _bring(self, k: int, samples: np.ndarray, local: np.ndarray) -> None:
+        """Bring mapped samples into memory. A device that fails is an OSError then, where a page fault would end the
+        process.
+
+        Not by `mmap.madvise`, which keeps Python's lock while it reads. Older kernels leave it all to page faults.
+        """
+        size, address = samples[0].nbytes, samples.ctypes.data
+        for begin, end in _runs(local):
+            start = (address + int(local[begin]) * size) // mmap.PAGESIZE * mmap.PAGESIZE
+            length = address + (int(local[end - 1]) + 1) * size - start
+            if _madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_POPULATE_READ) != 0:
+                if ctypes.get_errno() != errno.EFAULT:
+                    return
+                raise OSError(errno.EIO, f"samples of {self._split} cannot be read", self._shards[k].file)
+
+
+def _runs(numbers: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Where runs of neighbours begin and end in rising numbers."""
+    cuts = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+    return zip([0, *cuts], [*cuts, len(numbers)], strict=True)
 
 
 class Loader:
@@ -170,9 +208,9 @@ class Loader:
     def _read_on(self, wanted: Iterator[np.ndarray], ahead: deque[_Read], free: deque) -> None:
         while len(ahead) < self._prefetch and (group := list(itertools.islice(wanted, self._group))):
             buffer = free.popleft()
-            ends = list(itertools.accumulate(map(len, group)))
-            part = {name: tensor[: ends[-1]] for name, tensor in buffer.items()}
-            ahead.append((self._pool.submit(self._fill, group, part), ends, buffer))
+            lengths = [len(numbers) for numbers in group]
+            part = {name: tensor[: sum(lengths)] for name, tensor in buffer.items()}
+            ahead.append((self._pool.submit(self._fill, group, part), lengths, buffer))
 
     def _deliver(
         self, wanted: Iterator[np.ndarray], ahead: deque[_Read], free: deque
@@ -180,7 +218,7 @@ class Loader:
         used = None
         try:
             while ahead:
-                future, ends, buffer = ahead.popleft()
+                future, lengths, buffer = ahead.popleft()
                 part, count = future.result()
                 self.read_bytes += count
                 if used is not None:
@@ -189,8 +227,8 @@ class Loader:
                 if self._stream is not None:
                     part, event = self._to_device(part)
                     used = (buffer, event)
-                for begin, end in itertools.pairwise([0, *ends]):
-                    yield {name: tensor[begin:end] for name, tensor in part.items()}
+                for arrays in zip(*(tensor.split(lengths) for tensor in part.values()), strict=True):
+                    yield dict(zip(part, arrays, strict=True))
                 self._read_on(wanted, ahead, free)
         finally:
             _drop(ahead)

@@ -64,6 +64,8 @@ class Staged:
     """A data set where this node's ranks read it."""
 
     directory: Path
+    local: bool
+    """Whether that is node-local storage."""
     scratch: str
     """Node-local directory, where it came from and its file system; or why there is none."""
     ranges: Mapping[str, tuple[int, int]]
@@ -162,7 +164,7 @@ def stage(index: Index, data: Path, world: World, mode: str, scratch: Path | Non
     """
     ranges = node_ranges(index, world, mode, world.node)
     if mode == "none":
-        return Staged(data, "none: read in place", ranges, world.place, world.size)
+        return Staged(data, False, "none: read in place", ranges, world.place, world.size)
     start = time.perf_counter()
     report = StagingReport()
     described, kept, own, remove = "", Path(), Path(), None
@@ -194,7 +196,7 @@ def stage(index: Index, data: Path, world: World, mode: str, scratch: Path | Non
     if world.is_leader:
         report.seconds = time.perf_counter() - start
     sharing = (world.local_rank, world.local_size) if mode == "partition" else (world.place, world.size)
-    return Staged(own, described, ranges, *sharing, report, remove)
+    return Staged(own, True, described, ranges, *sharing, report, remove)
 
 
 def _kept(root: Path, index: Index, world: World) -> Path:

@@ -135,7 +135,7 @@ class Training:
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
         def loader(split: str, batch: int, low: int, high: int) -> Loader:
-            reader = ShardReader(index, split, staged.directory, low, high)
+            reader = ShardReader(index, split, staged.directory, low, high, staged.local)
             return Loader(reader, batch, device, config.loader.prefetch, config.loader.threads_beside(device.type))
 
         self.train_loader = loader("train", local_batch, low, high)

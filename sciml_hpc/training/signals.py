@@ -21,7 +21,7 @@ class StopFlag:
         self._comm = world.comm.Dup()
         self._mine = np.zeros(1, dtype=np.int32)
         self._all = np.zeros(1, dtype=np.int32)
-        self._request = None
+        self._request, self._alone = None, world.size == 1
         self.received: str | None = None
         """Name of the signal this rank got."""
         self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
@@ -33,15 +33,15 @@ class StopFlag:
 
     def agree(self, broken: bool) -> int:
         """GO, STOP or BROKEN, the same on all ranks: the worst that any rank knew one call ago."""
-        from mpi4py import MPI
-
         if self._request is not None:
             self._request.Wait()
         agreed = int(self._all[0])
         self._mine[0] = BROKEN if broken else (STOP if self.received else GO)
-        if self._comm.size == 1:
+        if self._alone:
             self._all[0] = self._mine[0]
         else:
+            from mpi4py import MPI
+
             self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
         return agreed
 

@@ -16,16 +16,16 @@ from toy import dataset
 from worlds import alone
 
 from sciml_hpc.benchmarks.base import SampleField
-from sciml_hpc.data.loader import LARGE_SAMPLE_BYTES, Loader, ShardReader
+from sciml_hpc.data.loader import CALL_BYTES, LARGE_BYTES, Loader, ShardReader
 from sciml_hpc.data.prepare import prepare
 from sciml_hpc.data.shards import Index
 from sciml_hpc.metering.io import drop_cache
 
 CPU = torch.device("cpu")
 FIELDS = (
-    SampleField("picture", (3, 64, 64), "float32", "1", "48 KiB: read by calls of its own"),
-    SampleField("rare", (33, 1000), "uint8", "1", "just over 32 KiB"),
-    SampleField("row", (7,), "float64", "1", "small: gathered from a memory map"),
+    SampleField("picture", (3, 128, 96), "float32", "1", "144 KiB: brought into memory by a call"),
+    SampleField("rare", (33, 1000), "uint8", "1", "just over 32 KiB: on shared storage read by its own calls"),
+    SampleField("row", (7,), "float64", "1", "small: gathered from a memory map everywhere"),
     SampleField("label", (), "int64", "1", "the number itself"),
     SampleField("flag", (2,), "bool", "1", "odd or even"),
 )
@@ -41,7 +41,7 @@ class Numbers:
         number = np.arange(first, first + count)
         random = [np.random.default_rng([n, len(split)]) for n in number]
         return {
-            "picture": np.stack([r.random((3, 64, 64), np.float32) for r in random]),
+            "picture": np.stack([r.random((3, 128, 96), np.float32) for r in random]),
             "rare": np.stack([r.integers(0, 255, (33, 1000), np.uint8) for r in random]),
             "row": np.stack([r.random(7) for r in random]),
             "label": number.astype(np.int64),
@@ -52,10 +52,10 @@ class Numbers:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> tuple[Index, Path]:
     data = tmp_path_factory.mktemp("data")
-    entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=2_000_000)
+    entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=4_500_000)
     index = prepare(Numbers(), "numbers", entry, data, alone(), lambda done, total: None)
     assert len(index.of("train")) == 5
-    assert LARGE_SAMPLE_BYTES < 33_000
+    assert CALL_BYTES < 33_000 < LARGE_BYTES < 144 << 10
     return index, data / "numbers"
 
 
@@ -67,12 +67,18 @@ def truth(shards) -> dict[str, np.ndarray]:
     return {f.name: np.concatenate([file[f.name][()] for file in files]) for f in FIELDS}
 
 
-@pytest.fixture
-def reader(shards) -> Iterator[ShardReader]:
+@pytest.fixture(params=[True, False], ids=["node-local storage", "shared storage"])
+def reader(shards, request) -> Iterator[ShardReader]:
     index, directory = shards
-    made = ShardReader(index, "train", directory, 0, TRAIN)
+    made = ShardReader(index, "train", directory, 0, TRAIN, request.param)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def batch_by_batch(monkeypatch):
+    """So that these samples, small as they are, show what large ones do."""
+    monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 1)
 
 
 def empty(count: int) -> dict[str, np.ndarray]:
@@ -103,7 +109,7 @@ def test_samples_are_those_that_h5py_reads(reader, truth, numbers: np.ndarray):
 def test_a_reader_of_a_part_opens_only_the_shards_of_that_part(shards, truth):
     index, directory = shards
     before = len(os.listdir("/proc/self/fd"))
-    part = ShardReader(index, "train", directory, 25, 60)
+    part = ShardReader(index, "train", directory, 25, 60, local=True)
     overlapping = [s for s in index.of("train") if s.first < 60 and s.first + s.count > 25]
     assert len(os.listdir("/proc/self/fd")) - before == len(overlapping) < 5
     out = empty(35)
@@ -123,22 +129,39 @@ def test_a_sample_that_is_not_there_is_never_some_other_one(reader, number: int)
 
 def test_a_sample_of_another_node_is_not_there(shards):
     index, directory = shards
-    part = ShardReader(index, "train", directory, 0, 20)
+    part = ShardReader(index, "train", directory, 0, 20, local=True)
     with pytest.raises(IndexError, match="sample 90 of train is not here"):
         part.read(np.array([2, 90]), empty(2))
     part.close()
 
 
-def test_a_shard_that_shrank_is_an_error_not_a_crash(shards, tmp_path):
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("field", ["picture", "flag"])  # the first and the last of a shard
+def test_a_shard_that_is_too_short_is_an_error_not_a_crash(shards, tmp_path, local: bool, field: str):
     index, directory = shards
     for file in directory.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     last = index.of("train")[-1]
     with (tmp_path / last.file).open("rb+") as file:
-        file.truncate(last.offsets["picture"] + 1000)
-    broken = ShardReader(index, "train", tmp_path, 0, TRAIN)
-    with pytest.raises((OSError, ValueError)):
+        file.truncate(last.offsets[field] + 7)
+    broken = ShardReader(index, "train", tmp_path, 0, TRAIN, local)
+    with pytest.raises(OSError, match=f"shard {last.file} ends before its last sample"):
         broken.read(np.array([TRAIN - 1]), empty(1))
+    broken.close()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_shard_that_shrinks_while_it_is_read_is_an_error_not_a_crash(shards, tmp_path, local: bool):
+    """As a device that fails is: what is mapped would end the process by SIGBUS."""
+    index, directory = shards
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    first = index.of("train")[0]
+    broken = ShardReader(index, "train", tmp_path, 0, TRAIN, local)
+    broken.read(np.array([1]), empty(1))
+    os.truncate(tmp_path / first.file, first.offsets["picture"] + 3 * (144 << 10))
+    with pytest.raises(OSError, match=first.file):
+        broken.read(np.array([5]), empty(1))
     broken.close()
 
 
@@ -157,7 +180,7 @@ class SmallNumbers(Numbers):
 
 def loader(shards: tuple[Index, Path], batch: int, prefetch: int = 2, threads: int = 1) -> Loader:
     index, directory = shards
-    return Loader(ShardReader(index, "train", directory, 0, TRAIN), batch, CPU, prefetch, threads)
+    return Loader(ShardReader(index, "train", directory, 0, TRAIN, local=True), batch, CPU, prefetch, threads)
 
 
 @pytest.mark.parametrize(("prefetch", "threads"), [(1, 1), (2, 1), (3, 4), (64, 2)])
@@ -181,8 +204,9 @@ def test_small_samples_are_read_for_many_batches_at_once(tmp_path, truth, monkey
     """66 bytes each: 3,971 batches of 4 to a mebibyte; here 7. Every batch is as if it had been read alone."""
     entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=4096)
     index = prepare(SmallNumbers(), "numbers", entry, tmp_path, alone(), lambda done, total: None)
-    reader = ShardReader(index, "train", tmp_path / "numbers", 0, TRAIN)
-    assert reader.together(4) == (1 << 20) // (4 * 66)
+    reader = ShardReader(index, "train", tmp_path / "numbers", 0, TRAIN, local=True)
+    monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 1 << 20)
+    assert reader.together(4) == 3971
     monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 7 * 4 * 66)
     calls = []
     real = reader.read
@@ -199,8 +223,10 @@ def test_small_samples_are_read_for_many_batches_at_once(tmp_path, truth, monkey
     made.close()
 
 
-def test_large_samples_are_read_batch_by_batch(reader):
+def test_large_samples_are_read_batch_by_batch(reader, monkeypatch):
     assert reader.together(1) == 1
+    monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 1 << 20)
+    assert (reader.together(2), reader.together(3), reader.together(64)) == (2, 1, 1)
 
 
 def test_no_batches(shards):

@@ -117,7 +117,7 @@ def test_the_loader_delivers_what_the_shards_hold(data):
     numbers = [np.arange(first, min(first + 16, 203)) for first in range(0, 203, 16)]
     found = {}
     for device in (torch.device("cpu"), GPU):
-        loader = Loader(ShardReader(data.index, "train", data.directory, 0, 203), 16, device, 3, 2)
+        loader = Loader(ShardReader(data.index, "train", data.directory, 0, 203, local=True), 16, device, 3, 2)
         found[device.type] = [
             {name: tensor.to("cpu", copy=True) for name, tensor in batch.items()} for batch in loader.batches(numbers)
         ]
