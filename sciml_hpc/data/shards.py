@@ -17,12 +17,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sciml_hpc.benchmarks.base import SampleField
 from sciml_hpc.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "sciml_hpc.shards/1"
 INDEX_FORMAT = "sciml_hpc.index/2"
@@ -164,18 +167,10 @@ def write_shard(
     attributes: Mapping[str, str | int],
 ) -> Shard:
     """Write a shard atomically from `read(split, first, count)`, a few MiB at a time; returns it complete."""
-    import h5py
-
     chunk = max(1, BLOCK_BYTES // sample_bytes(fields))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with h5py.File(
-            temporary,
-            "w",
-            libver="v108",
-            alignment_threshold=1,  # the smallest field, too
-            alignment_interval=ALIGNMENT_BYTES,
-        ) as file:
+        with _created(temporary) as file:
             file.attrs.update(attributes)
             file.attrs.update({"format": FORMAT, "split": shard.split, "first": shard.first, "count": shard.count})
             stores = {f.name: file.create_dataset(f.name, (shard.count, *f.shape), f.dtype) for f in fields}
@@ -209,6 +204,17 @@ def write_shard(
         return result
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _created(path: Path) -> h5py.File:
+    """A new HDF5 file, every data set aligned, and no time of day in it: the same samples make the same bytes."""
+    import h5py
+
+    creation, access = h5py.h5p.create(h5py.h5p.FILE_CREATE), h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    creation.set_obj_track_times(False)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_LATEST)
+    access.set_alignment(1, ALIGNMENT_BYTES)  # of the smallest field, too
+    return h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, creation, access))
 
 
 def existing_shard(

@@ -196,7 +196,8 @@ def stage(index: Index, data: Path, world: World, mode: str, scratch: Path | Non
     if world.is_leader:
         report.seconds = time.perf_counter() - start
     sharing = (world.local_rank, world.local_size) if mode == "partition" else (world.place, world.size)
-    return Staged(own, True, described, ranges, *sharing, report, remove)
+    local = scratches.file_system(own) not in scratches.SHARED_FILE_SYSTEMS
+    return Staged(own, local, described, ranges, *sharing, report, remove)
 
 
 def _kept(root: Path, index: Index, world: World) -> Path:

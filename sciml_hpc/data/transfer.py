@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sciml_hpc.data.scratch import file_system
 from sciml_hpc.data.shards import BLOCK_BYTES, Shard, blocks
 from sciml_hpc.errors import UserError
 
@@ -33,6 +34,8 @@ class _Arrival:
     def __enter__(self) -> _Arrival:
         with self.storage(self._temporary):
             self._file = self._temporary.open("wb", buffering=0)
+            if file_system(self._own) != "tmpfs":  # memory would be zeroed first, a disk is written half as fast again
+                os.posix_fallocate(self._file.fileno(), 0, self._shard.bytes)
         return self
 
     @contextlib.contextmanager

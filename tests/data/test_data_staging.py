@@ -260,8 +260,8 @@ def test_storage_that_fills_up_is_a_fault_that_names_the_file(prepared, monkeypa
         def write(self, block: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        def close(self) -> None:
-            self.file.close()
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
 
     def opening(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
         file = real(path, mode, *rest, **more)
@@ -271,6 +271,26 @@ def test_storage_that_fills_up_is_a_fault_that_names_the_file(prepared, monkeypa
     with pytest.raises(RunFault, match=r"rank 0 on n0: \[Errno 28\] No space left on device: '.*node0.*train"):
         prepared.stage()
     assert prepared.left() == []
+
+
+@pytest.mark.parametrize(("kind", "reserved"), [("ext4", True), ("tmpfs", False)])
+def test_room_is_reserved_before_a_shard_is_written_but_not_in_memory(prepared, monkeypatch, kind, reserved):
+    sizes = []
+
+    def full(file: int, offset: int, size: int) -> None:
+        sizes.append(size)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer.os, "posix_fallocate", full)
+    monkeypatch.setattr(transfer, "file_system", lambda path: kind)
+    if reserved:
+        with pytest.raises(RunFault, match=r"\[Errno 28\] No space left on device: '.*node0.*train"):
+            prepared.stage()
+        assert set(sizes) <= {s.bytes for s in prepared.index.shards}
+        assert prepared.left() == []
+    else:
+        prepared.stage().remove()
+        assert sizes == []
 
 
 def test_a_write_that_takes_only_a_part_is_gone_on_with(prepared, monkeypatch):
@@ -283,8 +303,8 @@ def test_a_write_that_takes_only_a_part_is_gone_on_with(prepared, monkeypatch):
         def write(self, block: Any) -> int:
             return self.file.write(block[: max(1, min(1000, len(block)))])
 
-        def close(self) -> None:
-            self.file.close()
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
 
     def opening(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
         file = real(path, mode, *rest, **more)
