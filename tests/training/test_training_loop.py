@@ -185,6 +185,17 @@ def test_a_convolution_gets_and_passes_on_channels_last(channels: int):
     assert torch.allclose(seen, network(image), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("processor", "size", "kept"), [("AVX2", 256, True), ("AVX2", 250, False), ("AVX512", 256, False)]
+)
+def test_large_images_keep_the_default_order_without_avx512(monkeypatch, processor: str, size: int, kept: bool):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    image, network = torch.rand(1, 3, 256, size), torch.nn.Conv2d(3, 4, 3)
+    seen = forward(SimpleNamespace(inputs=lambda batch: (batch["image"],)), network, {"image": image})
+    assert seen.is_contiguous() == kept
+    assert torch.allclose(seen, network(image), atol=1e-5)
+
+
 def test_a_compiled_network_has_the_losses_of_the_plain_one(toy, data):
     given = ("train.epochs=1", "train.model=conv")
     plain, compiled = (training_of(toy, data, *given, f"train.compile={word}") for word in ("false", "true"))
