@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +29,23 @@ class Row:
         return statistics.median(self.ratios)
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Where the median lies with 95 % confidence, by the sign test, whatever the distribution: between the k-th
+        smallest and the k-th largest ratio. Of fewer than six, no two lie so far apart: the least and the greatest.
+        """
+        n, ranked = len(self.ratios), sorted(self.ratios)
+        k = max(1, sum(sum(math.comb(n, i) for i in range(j + 1)) / 2**n <= 0.025 for j in range(n)))
+        return ranked[k - 1], ranked[n - k]
+
+    @property
     def reached(self) -> bool | None:
-        """Whether the aim was."""
+        """Whether the aim was; None if there is none, or the noise is such that these rounds cannot tell."""
         if self.aim is None:
             return None
-        return self.ratio >= self.aim[1] if self.aim[0] == "≥" else self.ratio <= self.aim[1]
+        (relation, aim), (low, high) = self.aim, self.interval
+        if low < aim < high:
+            return None
+        return self.ratio >= aim if relation == "≥" else self.ratio <= aim
 
     def record(self) -> dict[str, Any]:
         """All of it, in JSON types."""
@@ -44,6 +57,7 @@ class Row:
             "min": min(self.ratios),
             "max": max(self.ratios),
             "n": len(self.ratios),
+            "interval_95": list(self.interval),
             "aim": None if self.aim is None else f"{self.aim[0]} {self.aim[1]:g}",
             "reached": self.reached,
             **self.figures,
@@ -52,8 +66,8 @@ class Row:
     def line(self) -> str:
         """As the table has it."""
         aim = "" if self.aim is None else f"{self.aim[0]} {self.aim[1]:g}"
-        mark = {True: "reached", False: "MISSED", None: ""}[self.reached]
-        spread = f"{min(self.ratios):.3g}–{max(self.ratios):.3g}"
+        mark = {True: "reached", False: "MISSED", None: "unsure" if self.aim else ""}[self.reached]
+        spread = "{:.3g}–{:.3g}".format(*self.interval)
         figures = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items())
         value = f"{self.ratio:.3f} {self.unit}"
         numbers = f"{value:>11} {spread:>13} {len(self.ratios):>3} {aim:>7} {mark:8}"

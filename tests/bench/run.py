@@ -81,7 +81,7 @@ def main() -> int:
     world = join()
     devices.choose(world)
     rows: list[Row] = []
-    print(f"{'what':34} {'against':38} {'median':>11} {'spread':>13} {'n':>3} {'aim':>7}")
+    print(f"{'what':34} {'against':38} {'median':>11} {'95 %':>13} {'n':>3} {'aim':>7}")
     for name in given.parts or known:
         for row in known[name](world):
             rows.append(row)

@@ -11,13 +11,25 @@ from worlds import alone
 
 
 def test_a_row_says_whether_its_aim_was_reached():
-    row = Row("ours", "theirs", [0.8, 1.2, 1.0], ("≥", 0.95), figures={"bytes_per_s": 2e9})
+    row = Row("ours", "theirs", [0.98, 1.2, 1.0], ("≥", 0.95), figures={"bytes_per_s": 2e9})
     assert (row.ratio, row.reached) == (1.0, True)
     assert Row("ours", "theirs", [1.1], ("≤", 1.01)).reached is False
     assert Row("ours", "theirs", [1.1], None).reached is None
     assert row.record()["aim"] == "≥ 0.95"
     assert "reached" in row.line()
     assert "bytes_per_s 2e+09" in row.line()
+
+
+def test_a_row_that_noise_leaves_open_says_so():
+    row = Row("ours", "theirs", [0.9, 1.2, 1.0], ("≥", 0.95))
+    assert (row.interval, row.reached) == ((0.9, 1.2), None)
+    assert "unsure" in row.line()
+    # Sign test: of 10, the 2nd and the 9th (1 + 10 of 1024 below); of 6, the extremes (1 of 64); of 20, the 6th, 15th.
+    assert Row("", "", range(1, 11), ("≤", 1)).interval == (2, 9)
+    assert Row("", "", range(1, 7), ("≤", 1)).interval == (1, 6)
+    assert Row("", "", range(1, 21), ("≤", 1)).interval == (6, 15)
+    assert Row("", "", range(1, 21), ("≤", 16)).reached is True
+    assert Row("", "", range(1, 21), ("≤", 5)).reached is False
 
 
 def test_turns_are_taken_and_the_first_round_is_not_counted():

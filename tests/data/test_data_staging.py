@@ -179,6 +179,16 @@ def test_staged_shards_are_the_originals_and_go_with_the_run(prepared, mode):
     assert list((prepared.root / "node0").iterdir()) == []
 
 
+@pytest.mark.parametrize(("mode", "kind", "local"), [
+    ("partition", "xfs", True), ("replicate", "tmpfs", True), ("none", "xfs", False), ("partition", "lustre", False),
+])  # fmt: skip
+def test_whether_the_samples_are_on_node_local_storage(prepared, monkeypatch, mode: str, kind: str, local: bool):
+    monkeypatch.setattr(scratch, "file_system", lambda path: kind)
+    staged = prepared.stage(mode=mode)
+    assert staged.local == local
+    staged.remove()
+
+
 def test_without_staging_the_data_directory_is_read(prepared):
     staged = prepared.stage(mode="none")
     assert staged.directory == prepared.data
