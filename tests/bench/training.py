@@ -30,7 +30,8 @@ from sciml_hpc.training import arithmetic, optimizer
 from sciml_hpc.training.forward import forward
 from sciml_hpc.training.loop import Training
 
-MOST_STEPS = 40
+LEAST_STEPS, ROUND_S = 16, 2.0
+"""A round has so many steps that the bare loop takes two seconds, if an epoch has: they share what its ends cost."""
 FULL_SIZE: Mapping[str, tuple[str, int]] = {"cloudmask": ("cloudmask-node", 1280), "stemdl": ("stemdl-node", 2560)}
 """Data set whose samples, so many of them, a full-size network is timed on."""
 
@@ -158,14 +159,10 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
         loops = {"off": harness(False), "on": harness(True)}
         training = loops["off"]
         sampler, recipe = training.sampler, plan.config.train
-        steps = min(sampler.steps, MOST_STEPS)
         held = [
             {name: tensor.clone() for name, tensor in batch.items()}
-            for batch in training.train_loader.batches(sampler.epoch(1)[:steps])
+            for batch in training.train_loader.batches(sampler.epoch(1))
         ]
-        for loop in loops.values():
-            loop.sampler = _Shorter(loop.sampler, steps)
-            loop.join()
         benchmark = kind(recipe, index.fields)
         model = benchmark.model().to(device.torch)
         update = optimizer.build(recipe, model)
@@ -179,6 +176,15 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
                 loss.backward()
                 update.step()
 
+        bare(0, 3)
+        begin = time.perf_counter()
+        bare(0, 3)
+        training.synchronize()
+        fitting = int(ROUND_S * 3 / (time.perf_counter() - begin))
+        steps = min(len(held), max(LEAST_STEPS, fitting))
+        for loop in loops.values():
+            loop.sampler = _Shorter(loop.sampler, steps)
+            loop.join()
         times: dict[str, list[float]] = {name: [] for name in ("off", "beside_off", "on", "beside_on")}
         for turn in range(rounds + 1):
             for name, loop in loops.items():
@@ -190,6 +196,7 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
                 training.synchronize()
                 both = time.perf_counter() - begin
                 meter.stop()
+                time.sleep(0.05)  # where a run evaluates, the next epoch's first batches are read
                 if turn:
                     times[name].append((both - turns.spent_s) / steps)
                     times[f"beside_{name}"].append(turns.spent_s / steps)
