@@ -36,7 +36,7 @@ CALL_BYTES = 32 << 10
 LARGE_BYTES = 64 << 10
 """On node-local storage, fields of samples from here on are worth a call that brings them into memory."""
 MADV_POPULATE_READ = 22
-"""madvise(2), since Linux 5.14; the same on all architectures."""
+"""madvise(2), since Linux 5.14 (on x86, Arm and POWER)."""
 GROUP_BYTES = 4 << 20
 """Batches are read together up to so many bytes: waking a thread for each would cost a short step more than reading."""
 

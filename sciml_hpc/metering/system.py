@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -128,8 +127,10 @@ def peak_memory() -> dict[str, int | None]:
 
     The host's counts shared pages (the page cache mapped by the process) too. GPU figures are torch's (None without).
     """
+    # Not getrusage's figure: that is the peak of the process which this one began as a copy of, if it was larger.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peaks: dict[str, int | None] = {
-        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # Linux counts KiB
+        "host_peak_bytes": int(status["VmHWM"].removesuffix("kB")) * 1024,
         "gpu_peak_allocated_bytes": None,
         "gpu_peak_reserved_bytes": None,
     }

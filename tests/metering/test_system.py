@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import psutil
@@ -90,6 +92,13 @@ def test_peak_memory_rises_by_what_is_touched():
     assert after["host_peak_bytes"] - before["host_peak_bytes"] <= (200 << 20) * 1.1
     assert after["host_peak_bytes"] > block.nbytes
     assert after["gpu_peak_allocated_bytes"] is None
+
+
+def test_peak_memory_is_not_that_of_the_parent():
+    block = np.ones(400 << 20, np.uint8)
+    code = "from sciml_hpc.metering.system import peak_memory; print(peak_memory()['host_peak_bytes'])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5 << 20 < int(child.stdout) < block.nbytes / 2
 
 
 @pytest.mark.mpi(min_size=2)
