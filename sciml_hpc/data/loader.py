@@ -1,17 +1,15 @@
 """From node-local shards to batches on the device, ahead of the step that uses them.
 
-Because fields lie contiguously in a shard, a sample is found by arithmetic. It is gathered from a memory map straight
-into the batch's (pinned) memory, with no Python per sample, and small ones for several batches at once: while a thread
-that reads runs Python, the step does not. On shared storage, where page faults would come one by one over the network,
-large samples are read with one `preadv` per run of neighbours instead. A pool of threads reads ahead, of the next
-epoch, too, before it begins; on a GPU what they read is copied on a stream of its own.
+Because fields lie contiguously in a shard, a sample is found by arithmetic. Large samples are read with one `preadv`
+per run of neighbours straight into the batch's (pinned) memory. Small ones are gathered from a memory map, with no
+Python per sample, and for several batches at once: while a thread that reads runs Python, the step does not. A pool of
+threads reads ahead, of the next epoch, too, before it begins; on a GPU what they read is copied on a stream of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import itertools
 import math
 import mmap
@@ -33,14 +31,14 @@ if TYPE_CHECKING:
 
 CALL_BYTES = 32 << 10
 """On shared storage, fields of samples from here on are read by calls of their own."""
-LARGE_BYTES = 64 << 10
-"""On node-local storage, fields of samples from here on are worth a call that brings them into memory."""
+LOCAL_CALL_BYTES = 64 << 10
+"""On node-local storage, where a page fault costs less."""
 MADV_POPULATE_READ = 22
 """madvise(2), since Linux 5.14 (on x86, Arm and POWER)."""
 GROUP_BYTES = 4 << 20
 """Batches are read together up to so many bytes: waking a thread for each would cost a short step more than reading."""
 
-_madvise = ctypes.CDLL(None, use_errno=True).madvise
+_libc = ctypes.CDLL(None)
 
 _Read = tuple[Future, list[int], dict]
 """What is being read: a group of batches, how many samples each of them has, and the buffer."""
@@ -56,11 +54,12 @@ class ShardReader:
     def __init__(self, index: Index, split: str, directory: Path, low: int, high: int, local: bool) -> None:
         self.fields = index.fields
         self._split, self._local = split, local
+        self._large = LOCAL_CALL_BYTES if local else CALL_BYTES
         self._shards = [s for s in index.of(split) if s.first < high and s.first + s.count > low]
         self._firsts = np.array([s.first for s in self._shards], dtype=np.int64)
         self._end = max((s.first + s.count for s in self._shards), default=0)
         self._files = [os.open(directory / s.file, os.O_RDONLY) for s in self._shards]
-        self._maps: list[mmap.mmap | None] = [None] * len(self._files)
+        self._maps: list[tuple[mmap.mmap, int] | None] = [None] * len(self._files)
         self._bytes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in index.fields}
 
     def together(self, batch: int) -> int:
@@ -90,13 +89,10 @@ class ShardReader:
                 target = out[field.name][begin:end]
                 if order is not None:
                     target = np.empty_like(target)
-                if not self._local and self._bytes[field.name] >= CALL_BYTES:
+                if self._bytes[field.name] >= self._large:
                     self._read_runs(k, field.name, local, target)
                 else:
-                    samples = self._mapped(k, field.name, target)
-                    if self._bytes[field.name] >= LARGE_BYTES:
-                        self._bring(k, samples, local)
-                    np.take(samples, local, axis=0, out=target, mode="clip")
+                    np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
                 if order is not None:
                     out[field.name][order[begin:end]] = target
         return len(numbers) * sum(self._bytes.values())
@@ -114,39 +110,48 @@ class ShardReader:
         for begin, end in _runs(local):
             part = view[begin * size : end * size]
             position = offset + int(local[begin]) * size
+            if self._local:
+                self._bring(k, position, len(part))
             while len(part):
                 count = os.preadv(self._files[k], [part], position)
                 if count == 0:
                     raise OSError(f"shard {self._shards[k].file} ends before its last sample")
                 part, position = part[count:], position + count
 
+    def _bring(self, k: int, position: int, length: int) -> None:
+        """Have the kernel read a part of a shard that is not in memory (its first page tells), in pieces of 2 MiB
+        through a memory map of large pages: for a plain read they are smaller, and each is waited for. What fails, or
+        is not known to an older kernel, is left to the read that follows.
+
+        Not by `mmap.madvise`, which keeps Python's lock while it reads.
+        """
+        made, address = self._map(k)
+        first, end = position // mmap.PAGESIZE * mmap.PAGESIZE, position + length
+        there = ctypes.c_ubyte(1)
+        if end <= len(made):
+            start = ctypes.c_void_p(address + first)
+            _libc.mincore(start, ctypes.c_size_t(1), ctypes.byref(there))
+            if not there.value & 1:
+                _libc.madvise(start, ctypes.c_size_t(end - first), MADV_POPULATE_READ)
+
+    def _map(self, k: int) -> tuple[mmap.mmap, int]:
+        """A memory map of a shard, and its address."""
+        found = self._maps[k]
+        if found is None:
+            made = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
+            if max(self._bytes.values()) >= self._large:
+                with contextlib.suppress(OSError):  # a kernel without large pages
+                    made.madvise(mmap.MADV_HUGEPAGE)
+            found = self._maps[k] = (made, np.frombuffer(made, np.uint8).ctypes.data)
+        return found
+
     def _mapped(self, k: int, name: str, like: np.ndarray) -> np.ndarray:
         """The whole field of a shard, as a memory map."""
-        if self._maps[k] is None:
-            made = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
-            if max(self._bytes.values()) >= LARGE_BYTES:
-                with contextlib.suppress(OSError):  # a kernel without large pages
-                    made.madvise(mmap.MADV_HUGEPAGE)  # what is cold is read by 2 MiB at once
-            self._maps[k] = made
+        made, _ = self._map(k)
         shape, offset = (self._shards[k].count, *like.shape[1:]), self._shards[k].offsets[name]
-        if offset + shape[0] * self._bytes[name] > len(self._maps[k]):
+        if offset + shape[0] * self._bytes[name] > len(made):
             raise OSError(f"shard {self._shards[k].file} ends before its last sample")
-        return np.frombuffer(self._maps[k], like.dtype, math.prod(shape), offset).reshape(shape)
-
-    def _bring(self, k: int, samples: np.ndarray, local: np.ndarray) -> None:
-        """Bring mapped samples into memory. A device that fails is an OSError then, where a page fault would end the
-        process.
-
-        Not by `mmap.madvise`, which keeps Python's lock while it reads. Older kernels leave it all to page faults.
-        """
-        size, address = samples[0].nbytes, samples.ctypes.data
-        for begin, end in _runs(local):
-            start = (address + int(local[begin]) * size) // mmap.PAGESIZE * mmap.PAGESIZE
-            length = address + (int(local[end - 1]) + 1) * size - start
-            if _madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_POPULATE_READ) != 0:
-                if ctypes.get_errno() != errno.EFAULT:
-                    return
-                raise OSError(errno.EIO, f"samples of {self._split} cannot be read", self._shards[k].file)
+        return np.frombuffer(made, like.dtype, math.prod(shape), offset).reshape(shape)
 
 
 def _runs(numbers: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -16,14 +16,14 @@ from toy import dataset
 from worlds import alone
 
 from sciml_hpc.benchmarks.base import SampleField
-from sciml_hpc.data.loader import CALL_BYTES, LARGE_BYTES, Loader, ShardReader
+from sciml_hpc.data.loader import CALL_BYTES, LOCAL_CALL_BYTES, Loader, ShardReader
 from sciml_hpc.data.prepare import prepare
 from sciml_hpc.data.shards import Index
 from sciml_hpc.metering.io import drop_cache
 
 CPU = torch.device("cpu")
 FIELDS = (
-    SampleField("picture", (3, 128, 96), "float32", "1", "144 KiB: brought into memory by a call"),
+    SampleField("picture", (3, 128, 96), "float32", "1", "144 KiB: read by calls of its own"),
     SampleField("rare", (33, 1000), "uint8", "1", "just over 32 KiB: on shared storage read by its own calls"),
     SampleField("row", (7,), "float64", "1", "small: gathered from a memory map everywhere"),
     SampleField("label", (), "int64", "1", "the number itself"),
@@ -55,7 +55,7 @@ def shards(tmp_path_factory) -> tuple[Index, Path]:
     entry = dataset(samples={"train": TRAIN, "validation": 9}, shard_bytes=4_500_000)
     index = prepare(Numbers(), "numbers", entry, data, alone(), lambda done, total: None)
     assert len(index.of("train")) == 5
-    assert CALL_BYTES < 33_000 < LARGE_BYTES < 144 << 10
+    assert CALL_BYTES < 33_000 < LOCAL_CALL_BYTES < 144 << 10
     return index, data / "numbers"
 
 
