@@ -80,6 +80,7 @@ class ShardReader:
         for number in (numbers[0], numbers[-1]):
             if not len(self._firsts) or not self._firsts[0] <= number < self._end:
                 raise IndexError(f"sample {number} of {self._split} is not here")
+        scattered = self._local and numbers[-1] - numbers[0] >= len(numbers)  # neighbours the kernel reads ahead itself
         which = np.searchsorted(self._firsts, numbers, "right") - 1
         cuts = np.flatnonzero(np.diff(which)) + 1
         for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
@@ -90,7 +91,7 @@ class ShardReader:
                 if order is not None:
                     target = np.empty_like(target)
                 if self._bytes[field.name] >= self._large:
-                    self._read_runs(k, field.name, local, target)
+                    self._read_runs(k, field.name, local, target, scattered)
                 else:
                     np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
                 if order is not None:
@@ -103,14 +104,14 @@ class ShardReader:
             os.close(file)
         self._files, self._maps = [], []  # a map goes with the last array on it
 
-    def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray) -> None:
-        """One positional read per run of neighbouring samples."""
+    def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray, bring: bool) -> None:
+        """One positional read per run of neighbouring samples; `bring`: after the kernel has brought it."""
         size, offset = self._bytes[name], self._shards[k].offsets[name]
         view = memoryview(target.reshape(-1)).cast("B")
         for begin, end in _runs(local):
             part = view[begin * size : end * size]
             position = offset + int(local[begin]) * size
-            if self._local:
+            if bring:
                 self._bring(k, position, len(part))
             while len(part):
                 count = os.preadv(self._files[k], [part], position)
