@@ -42,7 +42,6 @@ class Calibration:
 
 def calibrate(training: Training, steps: int) -> Calibration:
     """Time `steps` steps of each kind, on copies of the model; the trained weights stay as they are. Collective."""
-
     held = {}
     for batch in training.train_loader.batches(training.sampler.epoch(1)[:1]):
         held = {name: tensor.clone() for name, tensor in batch.items()}

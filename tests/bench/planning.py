@@ -6,7 +6,6 @@ python -m bench.planning DIRECTORY NODE     (a process of its own, for its memor
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from sciml_hpc.benchmarks.base import SampleField
 from sciml_hpc.data import staging
 from sciml_hpc.data.sampler import Sampler
 from sciml_hpc.data.shards import Index, Shard
+from sciml_hpc.metering.system import peak_memory
 
 NODES, PER_NODE, SHARDS, PER_SHARD = 4096, 4, 100_000, 128
 
@@ -58,7 +58,7 @@ def at_scale(rounds: int) -> list[Row]:
 def one_rank(directory: Path, node: int) -> dict[str, float]:
     """Seconds of each part, and by how much the process has grown."""
     places = tuple(range(0, NODES * PER_NODE + 1, PER_NODE))
-    memory = most_memory()
+    memory = peak_memory()["host_peak_bytes"]
     seconds = {}
     begin = time.perf_counter()
     index = Index.load(directory)
@@ -75,12 +75,7 @@ def one_rank(directory: Path, node: int) -> dict[str, float]:
     low, high = samples * node // NODES, samples * (node + 1) // NODES
     Sampler(samples, 8, NODES * PER_NODE, low, high, 0, PER_NODE, 1, True).epoch(1)
     seconds["sampler_s"] = time.perf_counter() - begin
-    return {**seconds, "grown_bytes": most_memory() - memory}
-
-
-def most_memory() -> int:
-    """Most bytes this program has had in memory. (`ru_maxrss` would be its parent's, where that was larger.)"""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    return {**seconds, "grown_bytes": peak_memory()["host_peak_bytes"] - memory}
 
 
 if __name__ == "__main__":

@@ -30,12 +30,29 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the median lies with 95 % confidence, by the sign test, whatever the distribution: between the k-th
-        smallest and the k-th largest ratio. Of fewer than six, no two lie so far apart: the least and the greatest.
+        """Where the median lies by the sign test, whatever the distribution: between the k-th smallest and the k-th
+        largest ratio, as near to each other as `confidence` stays 95 % or more. Of fewer than six: the least and the
+        greatest, with less.
         """
-        n, ranked = len(self.ratios), sorted(self.ratios)
-        k = max(1, sum(sum(math.comb(n, i) for i in range(j + 1)) / 2**n <= 0.025 for j in range(n)))
-        return ranked[k - 1], ranked[n - k]
+        ranked, outside = sorted(self.ratios), self._outside()
+        return ranked[outside], ranked[-1 - outside]
+
+    @property
+    def confidence(self) -> float:
+        """With which the median lies in `interval`."""
+        return 1 - 2 * self._tail(self._outside())
+
+    def _outside(self) -> int:
+        """Ratios left out of the interval at either end."""
+        outside = 0
+        while self._tail(outside + 1) <= 0.025:
+            outside += 1
+        return outside
+
+    def _tail(self, count: int) -> float:
+        """Probability that at most `count` of the ratios lie below the true median."""
+        n = len(self.ratios)
+        return sum(math.comb(n, i) for i in range(count + 1)) / 2**n
 
     @property
     def reached(self) -> bool | None:
@@ -57,7 +74,8 @@ class Row:
             "min": min(self.ratios),
             "max": max(self.ratios),
             "n": len(self.ratios),
-            "interval_95": list(self.interval),
+            "interval": list(self.interval),
+            "confidence": self.confidence,
             "aim": None if self.aim is None else f"{self.aim[0]} {self.aim[1]:g}",
             "reached": self.reached,
             **self.figures,

@@ -26,6 +26,9 @@ def test_a_row_that_noise_leaves_open_says_so():
     assert "unsure" in row.line()
     # Sign test: of 10, the 2nd and the 9th (1 + 10 of 1024 below); of 6, the extremes (1 of 64); of 20, the 6th, 15th.
     assert Row("", "", range(1, 11), ("≤", 1)).interval == (2, 9)
+    assert Row("", "", range(1, 11), ("≤", 1)).confidence == 1 - 2 * 11 / 1024
+    assert Row("", "", range(1, 7), ("≤", 1)).confidence == 1 - 2 / 64
+    assert Row("", "", range(1, 4), ("≤", 1)).record()["confidence"] == 0.75
     assert Row("", "", range(1, 7), ("≤", 1)).interval == (1, 6)
     assert Row("", "", range(1, 21), ("≤", 1)).interval == (6, 15)
     assert Row("", "", range(1, 21), ("≤", 16)).reached is True

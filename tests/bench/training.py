@@ -47,7 +47,8 @@ class Turns(Quiet):
     """An observer that does the bare loop's steps in turn with the training loop's own, and times them.
 
     On a CPU step by step: the machine is then the same for both, however it drifts. A GPU is given whole epochs, since
-    a host that waited for it at every step would be another loop.
+    a host that waited for it at every step would be another loop. What is read ahead is asked for as a step of the
+    training loop begins; of small samples, some of a read may fall into the bare loop's step after it.
     """
 
     def __init__(self, bare: Callable[[int, int], None], block: int, synchronize: Callable[[], None]) -> None:

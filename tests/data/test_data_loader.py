@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +18,7 @@ from toy import dataset
 from worlds import alone
 
 from sciml_hpc.benchmarks.base import SampleField
-from sciml_hpc.data.loader import CALL_BYTES, LOCAL_CALL_BYTES, Loader, ShardReader
+from sciml_hpc.data.loader import CALL_BYTES, LOCAL_CALL_BYTES, MADV_POPULATE_READ, Loader, ShardReader
 from sciml_hpc.data.prepare import prepare
 from sciml_hpc.data.shards import Index
 from sciml_hpc.metering.io import drop_cache
@@ -163,6 +165,31 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error_not_a_crash(shards, t
     with pytest.raises(OSError, match=first.file):
         broken.read(np.array([5]), empty(1))
     broken.close()
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("numbers", [[3, 4, 9], [3, 4, 5]], ids=["scattered", "neighbours"])
+def test_what_is_cold_scattered_and_on_node_local_storage_is_brought_first(
+    reader, truth, monkeypatch, numbers, resident
+):
+    brought = []
+
+    def mincore(start: Any, length: Any, there: Any) -> int:
+        there._obj.value = resident
+        return 0
+
+    def madvise(start: Any, length: Any, advice: int) -> int:
+        _, address = reader._maps[0]
+        brought.append((start.value - address, length.value, advice))
+        return -1  # an older kernel
+
+    monkeypatch.setattr("sciml_hpc.data.loader._libc", SimpleNamespace(mincore=mincore, madvise=madvise))
+    out = empty(3)
+    reader.read(np.array(numbers), out)
+    assert np.array_equal(out["picture"], truth["picture"][numbers])
+    size, offset = 144 << 10, reader._shards[0].offsets["picture"]  # whole pages
+    runs = [(offset + 3 * size, 2 * size, MADV_POPULATE_READ), (offset + 9 * size, size, MADV_POPULATE_READ)]
+    assert brought == (runs if numbers[-1] == 9 and not resident and reader._local else [])
 
 
 class SmallNumbers(Numbers):
