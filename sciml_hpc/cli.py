@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import sciml_hpc
 from sciml_hpc import benchmarks, errors
@@ -38,7 +38,18 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are UserErrors."""
+    """An argument parser whose mistakes are UserErrors.
+
+    A command's options are added when it is the one that was given: all of them take as long as Python takes to start.
+    """
+
+    options: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        options, self.options = self.options, None
+        if options is not None:
+            options(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\n{self.format_usage().strip()}")
@@ -59,58 +70,36 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"sciml_hpc {sciml_hpc.__version__}")
     commands = top.add_subparsers(dest="command", metavar="BENCHMARK|COMMAND", parser_class=_Parser)
 
-    def add(name: str, text: str, work: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def add(
+        name: str,
+        text: str,
+        work: Callable[[argparse.Namespace], int],
+        options: Callable[[argparse.ArgumentParser], None] | None,
+    ) -> None:
         made = commands.add_parser(
             name, description=text, epilog=EXIT_STATUS, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         made.set_defaults(work=work)
-        return made
+        made.options = options
 
     for name in names:
-        _run_options(add(name, f"Run {name}; under srun or mpirun on all their ranks, else on one.", _run))
-    add("list", COMMANDS["list"], _list).add_argument("--manifest", type=Path)
-    info = add("info", COMMANDS["info"], _info)
-    info.add_argument("name", metavar="NAME", help="a benchmark or a data set")
-    info.add_argument("--manifest", type=Path)
-    prepare = add("prepare", COMMANDS["prepare"], _prepare)
-    prepare.add_argument("benchmark", metavar="BENCHMARK")
-    _data_options(prepare)
-    simulate = add("simulate", COMMANDS["simulate"], _simulate)
-    simulate.add_argument("benchmark", metavar="BENCHMARK")
-    _data_options(simulate)
-    simulate.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the files")
-    for name, work in (("io", _io), ("comm", _comm)):
-        probe = add(name, COMMANDS[name], work)
-        probe.add_argument("benchmark", metavar="BENCHMARK")
-        _run_options(probe)
-        probe.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this new file, too")
-    _scaling_options(add("scaling", COMMANDS["scaling"], _scaling))
-    verify = add("verify", COMMANDS["verify"], _verify)
-    verify.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
-    verify.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
-    verify.add_argument("--manifest", type=Path, metavar="FILE")
-    add("system", COMMANDS["system"], _system)
-    check = add("check", COMMANDS["check"], _check)
-    check.add_argument("log", type=Path, metavar="RESULT_FILE")
-    package = add("package", COMMANDS["package"], _package)
-    package.add_argument("results", type=Path, nargs="+", metavar="RESULT_FILE", help="result_N.txt of several runs")
-    package.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the package")
-    package.add_argument("--org", default="unknown", help="the submitting organisation")
-    accept = add("accept", COMMANDS["accept"], _accept)
-    accept.add_argument(
-        "contract", type=Path, metavar="ACCEPTANCE.yaml", help="the contract; see jobscripts/acceptance"
-    )
-    accept.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="result_N.txt, or directories of them")
-    accept.add_argument(
-        "--junit", type=Path, metavar="FILE", help="write the checks to this new file as JUnit XML, too"
-    )
-    accept.add_argument("--json", type=Path, metavar="FILE", help="write the judgement to this new file, too")
-    report = add("report", COMMANDS["report"], _report)
-    report.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="studies, result_N.txt, directories")
-    report.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new HTML file")
-    report.add_argument("--acceptance", type=Path, metavar="FILE", help="contract to judge the results by")
-    report.add_argument("--figures", type=Path, metavar="DIR", help="figures (SVG, PNG) and tables (CSV) as files, too")
-    report.add_argument("--project", type=_sizes, default=(), metavar="64,256", help="nodes to project a model to")
+        add(name, f"Run {name}; under srun or mpirun on all their ranks, else on one.", _run, _run_options)
+    for name, work, options in (
+        ("list", _list, _manifest_option),
+        ("info", _info, _info_options),
+        ("prepare", _prepare, _prepare_options),
+        ("simulate", _simulate, _simulate_options),
+        ("io", _io, _probe_options),
+        ("comm", _comm, _probe_options),
+        ("scaling", _scaling, _scaling_options),
+        ("verify", _verify, _verify_options),
+        ("system", _system, None),
+        ("check", _check, _check_options),
+        ("package", _package, _package_options),
+        ("accept", _accept, _accept_options),
+        ("report", _report, _report_options),
+    ):
+        add(name, COMMANDS[name], work, options)
     return top
 
 
@@ -143,12 +132,72 @@ def main(arguments: Sequence[str]) -> int:
         return errors.VALID
 
 
+def _manifest_option(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--manifest", type=Path, metavar="FILE", help="further data sets, in the form of datasets.yaml")
+
+
+def _data_option(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="where data sets are (./data)")
+
+
 def _data_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--task", help="the benchmark's task, where it has several")
     made.add_argument("--preset", help="size: tiny, small, node or full (default: tiny)")
     made.add_argument("--dataset", metavar="NAME", help="data set (default: the preset's)")
-    made.add_argument("--manifest", type=Path, metavar="FILE", help="further data sets, in the form of datasets.yaml")
-    made.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="where data sets are (./data)")
+    _manifest_option(made)
+    _data_option(made)
+
+
+def _info_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("name", metavar="NAME", help="a benchmark or a data set")
+    _manifest_option(made)
+
+
+def _prepare_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("benchmark", metavar="BENCHMARK")
+    _data_options(made)
+
+
+def _simulate_options(made: argparse.ArgumentParser) -> None:
+    _prepare_options(made)
+    made.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the files")
+
+
+def _probe_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("benchmark", metavar="BENCHMARK")
+    _run_options(made)
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this new file, too")
+
+
+def _verify_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("dataset", metavar="DATASET|PACKAGE", help="a data set's name, or the directory of a package")
+    _data_option(made)
+    _manifest_option(made)
+
+
+def _check_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("log", type=Path, metavar="RESULT_FILE")
+
+
+def _package_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("results", type=Path, nargs="+", metavar="RESULT_FILE", help="result_N.txt of several runs")
+    made.add_argument("--output", type=Path, required=True, metavar="DIR", help="new directory for the package")
+    made.add_argument("--org", default="unknown", help="the submitting organisation")
+
+
+def _accept_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("contract", type=Path, metavar="ACCEPTANCE.yaml", help="the contract; see jobscripts/acceptance")
+    made.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="result_N.txt, or directories of them")
+    made.add_argument("--junit", type=Path, metavar="FILE", help="write the checks to this new file as JUnit XML, too")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the judgement to this new file, too")
+
+
+def _report_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="studies, result_N.txt, directories")
+    made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new HTML file")
+    made.add_argument("--acceptance", type=Path, metavar="FILE", help="contract to judge the results by")
+    made.add_argument("--figures", type=Path, metavar="DIR", help="figures (SVG, PNG) and tables (CSV) as files, too")
+    made.add_argument("--project", type=_sizes, default=(), metavar="64,256", help="nodes to project a model to")
 
 
 def _run_options(made: argparse.ArgumentParser) -> None:

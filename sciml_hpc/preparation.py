@@ -9,7 +9,7 @@ import yaml
 from sciml_hpc import errors
 from sciml_hpc.console import Console
 from sciml_hpc.data import prepare
-from sciml_hpc.data.shards import Index
+from sciml_hpc.data.shards import Index, collector_resting
 from sciml_hpc.errors import UserError
 from sciml_hpc.manifest import Dataset, load_manifest, select
 from sciml_hpc.parallel.world import World
@@ -23,7 +23,8 @@ def ready(plan: Plan, data: Path, world: World, console: Console) -> Index:
     not what the manifest says.
     """
     name, dataset = plan.dataset_name, plan.dataset
-    index = world.once(lambda: prepare.load_prepared(data, name, dataset))
+    with collector_resting():
+        index = world.once(lambda: prepare.load_prepared(data, name, dataset))
     if index is not None:
         return index
     if dataset.origin.kind == "files":
@@ -103,7 +104,8 @@ def simulate(plan: Plan, output: Path, world: World, console: Console) -> None:
 def verify(name: str, manifest: Path | None, data: Path, world: World, console: Console) -> int:
     """Compare the shards of a prepared data set with its index, spread over the ranks; the exit status. Collective."""
     dataset = world.once(lambda: select(load_manifest(manifest), name))
-    index = world.once(lambda: prepare.load_prepared(data, name, dataset))
+    with collector_resting():
+        index = world.once(lambda: prepare.load_prepared(data, name, dataset))
     if index is None:
         raise UserError(f"data set {name} has not been prepared below {data}")
     directory = prepare.dataset_directory(data, name)

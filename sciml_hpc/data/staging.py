@@ -24,7 +24,7 @@ import numpy as np
 
 from sciml_hpc.data import scratch as scratches
 from sciml_hpc.data.sampler import share
-from sciml_hpc.data.shards import Index, Shard, sha256_of
+from sciml_hpc.data.shards import Index, Shard, collector_resting, sha256_of
 from sciml_hpc.data.transfer import copy, read_ahead, relay
 from sciml_hpc.errors import UserError
 from sciml_hpc.parallel.world import World
@@ -107,6 +107,7 @@ def node_ranges(index: Index, world: World, mode: str, node: int) -> dict[str, t
     return {split: share(index.samples(split), *cut) for split in index.splits}
 
 
+@collector_resting()
 def plan(index: Index, places: tuple[int, ...], mode: str, node: int) -> list[Step]:
     """The shards that `node` needs and the way each takes; the same order on every node.
 
@@ -212,6 +213,7 @@ def _run_steps(
     from mpi4py import MPI
 
     errors: list[Exception] = []
+    reserve = scratches.file_system(own) != "tmpfs"
     with ThreadPoolExecutor(COPY_THREADS) as pool:
         intact = list(pool.map(lambda s: _reuse(kept, own, s.shard), steps))
         there = np.ones(len(index.shards), dtype=np.uint8)
@@ -227,14 +229,14 @@ def _run_steps(
         report.written_bytes = sum(s.shard.bytes for s in missing)
         report.shared_read_bytes = sum(s.bytes for s in reading)
         report.received_bytes = report.written_bytes - report.shared_read_bytes
-        copies = [pool.submit(copy, s.shard, data / s.shard.file, own) for s in alone]
+        copies = [pool.submit(copy, s.shard, data / s.shard.file, own, reserve) for s in alone]
         heads = iter([data / s.shard.file for s in moving if s.head == world.node][1:])
         for step in moving:
             path, (before, after) = data / step.shard.file, step.neighbours(world.node)
             if before is None and (following := next(heads, None)) is not None:
                 read_ahead(following)
             try:
-                relay(step.shard, path, own, world.leaders, before, after, tag=step.number % 32768)
+                relay(step.shard, path, own, reserve, world.leaders, before, after, tag=step.number % 32768)
             except (UserError, OSError) as error:
                 errors.append(error)
         errors += [e for e in (c.exception() for c in copies) if isinstance(e, Exception)]

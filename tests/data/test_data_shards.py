@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -15,7 +16,17 @@ import pytest
 
 from sciml_hpc.benchmarks.base import SampleField
 from sciml_hpc.data import shards
-from sciml_hpc.data.shards import Index, Shard, blocks, existing_shard, plan, sample_bytes, sha256_of, write_shard
+from sciml_hpc.data.shards import (
+    Index,
+    Shard,
+    blocks,
+    collector_resting,
+    existing_shard,
+    plan,
+    sample_bytes,
+    sha256_of,
+    write_shard,
+)
 from sciml_hpc.errors import UserError
 
 FIELDS = (
@@ -179,6 +190,26 @@ def test_the_index_comes_back_as_it_was(index, tmp_path):
     assert Index.load(tmp_path) == index
     assert Index.load(tmp_path).sha256 == index.sha256 == sha256_of(tmp_path / "index.json")
     assert [p.name for p in tmp_path.iterdir() if "index" in p.name] == ["index.json"]
+
+
+def test_the_hash_is_of_the_file_as_it_is(index, tmp_path):
+    index.write(tmp_path)
+    file = tmp_path / "index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=1))
+    assert Index.load(tmp_path) == index
+    assert Index.load(tmp_path).sha256 == sha256_of(file) != index.sha256
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_collector_of_cycles_rests_and_goes_on_as_before(before: bool):
+    (gc.enable if before else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError), collector_resting():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() == before
+    finally:
+        gc.enable()
 
 
 def test_sums_of_the_index(index):

@@ -200,7 +200,7 @@ def test_room_is_reserved_before_a_shard_is_written_but_not_in_memory(prepared, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(transfer.os, "posix_fallocate", full)
-    monkeypatch.setattr(transfer, "file_system", lambda path: kind)
+    monkeypatch.setattr(scratch, "file_system", lambda path: kind)
     if reserved:
         with pytest.raises(RunFault, match=r"\[Errno 28\] No space left on device: '.*node0.*train"):
             prepared.stage()
