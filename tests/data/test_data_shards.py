@@ -202,11 +202,15 @@ def test_the_hash_is_of_the_file_as_it_is(index, tmp_path):
 
 @pytest.mark.parametrize("before", [True, False])
 def test_the_collector_of_cycles_rests_and_goes_on_as_before(before: bool):
+    @collector_resting()
+    def fail() -> None:
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+
     (gc.enable if before else gc.disable)()
     try:
-        with pytest.raises(ZeroDivisionError), collector_resting():
-            assert not gc.isenabled()
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            fail()
         assert gc.isenabled() == before
     finally:
         gc.enable()
