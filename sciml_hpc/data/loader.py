@@ -35,8 +35,11 @@ LOCAL_CALL_BYTES = 64 << 10
 """On node-local storage, where a page fault costs less."""
 MADV_POPULATE_READ = 22
 """madvise(2), since Linux 5.14 (on x86, Arm and POWER)."""
-GROUP_BYTES = 4 << 20
-"""Batches are read together up to so many bytes: waking a thread for each would cost a short step more than reading."""
+GROUP_BYTES = 16 << 20
+"""Batches are read together up to so many bytes. For each group, and in it whenever numpy takes Python's lock back, the
+step waits for the thread that reads: longer than what is read takes."""
+GROWTH = 4
+"""The first group is one batch, each further one so many times as long: no run waits for 16 MiB of cold samples."""
 
 _libc = ctypes.CDLL(None)
 
@@ -65,6 +68,11 @@ class ShardReader:
     def together(self, batch: int) -> int:
         """How many batches of so many samples are best read at once."""
         return max(1, GROUP_BYTES // (batch * sum(self._bytes.values())))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all fields are gathered from memory maps: best of several batches in one call."""
+        return max(self._bytes.values()) < self._large
 
     def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
         """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (int64, in any order; best in
@@ -140,7 +148,7 @@ class ShardReader:
         found = self._maps[k]
         if found is None:
             made = mmap.mmap(self._files[k], 0, prot=mmap.PROT_READ)
-            if max(self._bytes.values()) >= self._large:
+            if not self.gathers:
                 with contextlib.suppress(OSError):  # a kernel without large pages
                     made.madvise(mmap.MADV_HUGEPAGE)
             found = self._maps[k] = (made, np.frombuffer(made, np.uint8).ctypes.data)
@@ -178,11 +186,11 @@ class Loader:
         self._pool = ThreadPoolExecutor(
             threads, "loader", initializer=lambda: self._threads.append(threading.get_native_id())
         )
-        self._prefetch, self._group = prefetch, reader.together(batch)
+        self._prefetch, self._group, self._most = prefetch, 1, reader.together(batch)
         pinned = device.type == "cuda"
         self._buffers = [
             {
-                f.name: torch.empty((self._group * batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
+                f.name: torch.empty((self._most * batch, *f.shape), dtype=getattr(torch, f.dtype), pin_memory=pinned)
                 for f in reader.fields
             }
             for _ in range(prefetch + 1)  # those being read, and the one in use
@@ -213,6 +221,7 @@ class Loader:
 
     def _read_on(self, wanted: Iterator[np.ndarray], ahead: deque[_Read], free: deque) -> None:
         while len(ahead) < self._prefetch and (group := list(itertools.islice(wanted, self._group))):
+            self._group = min(GROWTH * self._group, self._most)
             buffer = free.popleft()
             lengths = [len(numbers) for numbers in group]
             part = {name: tensor[: sum(lengths)] for name, tensor in buffer.items()}
@@ -240,8 +249,14 @@ class Loader:
             _drop(ahead)
 
     def _fill(self, group: list[np.ndarray], part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int]:
-        numbers = group[0] if len(group) == 1 else np.concatenate(group)
-        return part, self._reader.read(numbers, {name: tensor.numpy() for name, tensor in part.items()})
+        arrays = {name: tensor.numpy() for name, tensor in part.items()}
+        if self._reader.gathers:
+            return part, self._reader.read(np.concatenate(group), arrays)
+        count = end = 0
+        for numbers in group:
+            begin, end = end, end + len(numbers)
+            count += self._reader.read(numbers, {name: array[begin:end] for name, array in arrays.items()})
+        return part, count
 
     def _to_device(self, part: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:
         """Copy on the loader's stream; the step's stream waits for it, the host does not."""

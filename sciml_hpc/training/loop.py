@@ -1,14 +1,13 @@
 """Training: epochs of steps until the target is met, the epochs are spent, or a signal asks to stop.
 
 Every rank does the same number of steps. Within a step nothing waits for the host but the data and the gradients'
-all-reduce; the loss stays on the device until the end of the epoch, and agreement on stopping runs one step late.
+all-reduce; losses stay on the device, and every 50 ms or so the ranks look at them and agree on going on.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -28,13 +27,10 @@ from sciml_hpc.parallel.engine import Engine
 from sciml_hpc.parallel.world import World
 from sciml_hpc.training import checkpoint, evaluate, optimizer, signals
 from sciml_hpc.training.forward import forward
+from sciml_hpc.training.losses import StepLosses
 
 if TYPE_CHECKING:
     import torch
-
-LAG_STEPS = 4
-"""The host goes so many steps ahead of a GPU, and no further: it looks at the loss of the step that many before, which
-has arrived by then. Small, as every step in flight has its batch on the device."""
 
 
 @dataclass
@@ -204,62 +200,52 @@ class Training:
 
     def train_epoch(self, epoch: int, observer: Observer, saver: checkpoint.Checkpointer | None) -> Epoch | int:
         """The steps of an epoch; if a signal ended it (a checkpoint was then written), the number of steps done."""
-        import torch
-
         first = self.start.step if epoch == self.start.epoch else 0
         steps = self.sampler.steps
-        losses = torch.zeros(steps, dtype=torch.float64)  # on the host; the device writes into it
-        if self.device.type == "cuda":
-            losses = losses.pin_memory()
-        if first:
-            losses[:first] = torch.tensor(self.start.history["partial"], dtype=torch.float64)
-        seen = losses.numpy()  # the same memory, read without a tensor for each number
-        lag = LAG_STEPS if self.device.type == "cuda" else 0
-        flying: deque[torch.cuda.Event] = deque()
+        losses = StepLosses(steps, self.start.history["partial"] if first else [], self.device)
+        last: float | None = None
         meter = StallMeter(self.device, steps, enabled=self.config.measure.enabled)
         batches, read_before, device_before = self._batches, self.train_loader.read_bytes, self._device_read_before
         observer.epoch_start(epoch, resumed=first > 0)
-        begin = time.perf_counter()
-        rate = 0.0
-        for step in range(first, steps):
+        begin = looked_at = time.perf_counter()
+        looked = first
+        # Worked out at once: between steps, which empty the processor's caches, either would take ten times as long.
+        numbers = range((epoch - 1) * steps + first, epoch * steps)
+        seeds, rates = _step_seeds(self.config.seed, self.world.rank, numbers), [*map(self.schedule.at, numbers)]
+        for done, seed, rate in zip(range(first + 1, steps + 1), seeds, rates, strict=True):
             with meter.waiting():
                 batch = next(batches)
-            number = (epoch - 1) * steps + step
             for generator in self._generators:
-                generator.manual_seed(_step_seed(self.config.seed, self.world.rank, number))
-            rate = self.schedule.at(number)
+                generator.manual_seed(seed)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            this = self.step(self.benchmark.augment(batch))
-            if lag:
-                losses[step].copy_(this.double(), non_blocking=True)  # of one type, or the host would wait for it
-                flying.append(torch.cuda.Event(blocking=True))
-                flying[-1].record()
-            else:
-                seen[step] = float(this)
+            loss = self.step(self.benchmark.augment(batch))
             meter.step_done()
-            looked = step - lag
-            if lag and looked >= first:
-                flying.popleft().synchronize()
-            loss = float(seen[looked]) if looked >= first else None
-            agreed = self._flag.agree(loss is not None and not math.isfinite(loss))
-            observer.step(epoch, step + 1, steps, loss)
+            look = done - looked >= self._flag.every or done == steps
+            losses.add(loss, send=look)
+            if not look:
+                continue
+            news = losses.news()
+            last = float(news[-1]) if len(news) else last
+            step_s = (time.perf_counter() - looked_at) / (done - looked)
+            agreed = self._flag.agree(not np.isfinite(news).all(), step_s)
+            observer.step(epoch, done, steps, last)
             if agreed == signals.BROKEN:
-                self._fail(epoch, losses[first : step + 1], first)
-            if agreed == signals.STOP and step + 1 < steps:
+                self._fail(epoch, losses.values[:done], first)
+            if agreed == signals.STOP and done < steps:
                 self.synchronize()
-                self._save(saver, epoch, step + 1, self._global(losses[: step + 1], first), wait=True)
-                return step + 1
+                self._save(saver, epoch, done, self._global(losses.values[:done], first), wait=True)
+                return done
+            looked, looked_at = done, time.perf_counter()
         self.synchronize()
-        self._fail_if(self._flag.settle(not bool(losses.isfinite().all())) == signals.BROKEN, epoch, losses, first)
+        if self._flag.settle(not np.isfinite(losses.values).all()) == signals.BROKEN:
+            self._fail(epoch, losses.values, first)
         times = meter.epoch_done()
         device_after = self.train_loader.device_read_bytes()
         device = math.nan if None in (device_before, device_after) else device_after - device_before
         wall = self.world.max(time.perf_counter() - begin)
         observer.epoch_stop(epoch)
-        if epoch < self.config.train.epochs:
-            self._read_ahead(epoch + 1)
-        global_losses = self._global(losses, first)
+        global_losses = self._global(losses.values, first)
         self._losses.append(global_losses)
         means = self.world.sum(
             np.array(
@@ -267,12 +253,12 @@ class Training:
             )
         )
         means[:3] /= self.world.size
-        return Epoch(
+        ended = Epoch(
             epoch=epoch,
             steps=steps - first,
             samples=(steps - first) * self.global_batch,
             train_loss=float(np.mean(global_losses)),
-            learning_rate=rate,
+            learning_rate=rates[-1],
             train_s=wall,
             wait_s=_known(means[0]),
             step_p50_s=_known(means[1]),
@@ -281,6 +267,9 @@ class Training:
             read_bytes=int(means[3]),
             device_read_bytes=None if math.isnan(means[4]) else int(means[4]),
         )
+        if epoch < self.config.train.epochs:
+            self._read_ahead(epoch + 1)  # last: a thread that sums would wait for one that reads
+        return ended
 
     def _read_ahead(self, epoch: int, step: int = 0) -> None:
         """Begin to read an epoch, while the one before is evaluated: its first step finds its batch there."""
@@ -322,26 +311,20 @@ class Training:
         if wait:
             saver.wait()
 
-    def _global(self, losses: torch.Tensor, first: int) -> list[float]:
+    def _global(self, losses: np.ndarray, first: int) -> list[float]:
         """Mean over ranks of each step's loss: one all-reduce of the epoch's losses (8 bytes a step)."""
-        mine = losses.numpy().copy()
-        mine[first:] = self.world.sum(mine[first:]) / self.world.size
-        return mine.tolist()
+        return [*losses[:first].tolist(), *(self.world.sum(losses[first:]) / self.world.size).tolist()]
 
-    def _fail_if(self, broken: bool, epoch: int, losses: torch.Tensor, first: int) -> None:
-        if broken:
-            self._fail(epoch, losses[first:], first)
-
-    def _fail(self, epoch: int, losses: torch.Tensor, first: int) -> None:
-        """Raise, on all ranks, the first loss that is not finite."""
+    def _fail(self, epoch: int, losses: np.ndarray, first: int) -> None:
+        """Raise, on all ranks, the first loss since step `first` that is not finite."""
         self.synchronize()
 
         def look() -> None:
-            bad = np.flatnonzero(~np.isfinite(losses.numpy()))
+            bad = np.flatnonzero(~np.isfinite(losses[first:]))
             if len(bad):
                 step = first + int(bad[0])
                 raise RunFault(
-                    f"the loss became {losses[int(bad[0])]:.3g} at epoch {epoch}, step {step + 1} of "
+                    f"the loss became {losses[step]:.3g} at epoch {epoch}, step {step + 1} of "
                     f"{self.sampler.steps}, rank {self.world.rank} on {self.world.host} (learning rate "
                     f"{self.schedule.at((epoch - 1) * self.sampler.steps + step):.3g}); lower train.base_lr or "
                     "lengthen train.warmup_epochs"
@@ -373,9 +356,10 @@ def _generators(device: torch.device) -> tuple[torch.Generator, ...]:
     return torch.default_generator, torch.cuda.default_generators[number]
 
 
-def _step_seed(seed: int, rank: int, step: int) -> int:
-    """Seed of the random choices of one step on one rank (SplitMix64's finaliser over the three numbers)."""
-    x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) & (2**64 - 1)
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (x ^ (x >> 31)) >> 1
+def _step_seeds(seed: int, rank: int, steps: range) -> list[int]:
+    """Seeds of the random choices of steps on one rank (SplitMix64's finaliser over the three numbers)."""
+    x = np.arange(steps.start, steps.stop, dtype=np.uint64) * np.uint64(0x94D049BB133111EB)
+    x += np.uint64((seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9) & (2**64 - 1))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(1)).tolist()

@@ -1,4 +1,8 @@
-"""The wish to stop: a signal on any rank ends the run on all ranks at the same step."""
+"""The wish to stop: a signal on any rank ends the run on all ranks at the same step.
+
+Ranks agree not at every step but about every 50 ms: where steps are short, starting and ending the reduction would take
+a fiftieth of them.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,19 @@ GO, STOP, BROKEN = 0, 1, 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Slurm sends SIGTERM at the time limit or on `scancel`; `--signal=USR1@120` asks for a warning before it."""
 
+LOOK_S = 0.05
+"""How much time of steps lies between two agreements; a step at least. What ends a run waits for two of them."""
+
 
 class StopFlag:
-    """Agreement on going on, one step late: a non-blocking all-reduce of one number, hidden behind the step."""
+    """Agreement on going on, one call late: a non-blocking all-reduce of two numbers, hidden behind the steps."""
 
     def __init__(self, world: World) -> None:
         self._comm = world.comm.Dup()
-        self._mine = np.zeros(1, dtype=np.int32)
-        self._all = np.zeros(1, dtype=np.int32)
+        self._mine = np.zeros(2)  # what this rank knows, and how long its steps take in s
+        self._all = np.zeros(2)  # the greatest of all ranks
+        self.every = 1
+        """After how many steps to agree the next time; the same on all ranks."""
         self._request, self._alone = None, world.size == 1
         self.received: str | None = None
         """Name of the signal this rank got."""
@@ -31,19 +40,24 @@ class StopFlag:
         if number != signal.SIGUSR1:  # a warning may come twice; a second wish to end ends the process at once
             signal.signal(number, self._before[number])
 
-    def agree(self, broken: bool) -> int:
-        """GO, STOP or BROKEN, the same on all ranks: the worst that any rank knew one call ago."""
+    def agree(self, broken: bool, step_s: float = 0.0) -> int:
+        """GO, STOP or BROKEN, the same on all ranks: the worst that any rank knew one call ago.
+
+        `step_s`: seconds of a step since the last call, which settle `every`; 0 leaves it as it is.
+        """
         if self._request is not None:
             self._request.Wait()
-        agreed = int(self._all[0])
-        self._mine[0] = BROKEN if broken else (STOP if self.received else GO)
+        agreed, longest_s = self._all.tolist()
+        if longest_s:
+            self.every = max(1, int(LOOK_S / longest_s))
+        self._mine[:] = BROKEN if broken else (STOP if self.received else GO), step_s
         if self._alone:
-            self._all[0] = self._mine[0]
+            self._all[:] = self._mine
         else:
             from mpi4py import MPI
 
             self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
-        return agreed
+        return int(agreed)
 
     def settle(self, broken: bool = False) -> int:
         """The same, with what the ranks know now (a blocking all-reduce): between epochs."""

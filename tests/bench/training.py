@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from bench.rows import Row
 
@@ -43,26 +44,43 @@ class Quiet:
         return lambda *arguments, **named: None
 
 
-class Turns(Quiet):
-    """An observer that does the bare loop's steps in turn with the training loop's own, and times them.
+class Turns:
+    """The steps of a training loop and the bare loop's in turn, these timed.
 
     On a CPU step by step: the machine is then the same for both, however it drifts. A GPU is given whole epochs, since
     a host that waited for it at every step would be another loop. What is read ahead is asked for as a step of the
     training loop begins; of small samples, some of a read may fall into the bare loop's step after it.
     """
 
-    def __init__(self, bare: Callable[[int, int], None], block: int, synchronize: Callable[[], None]) -> None:
-        self._bare, self._block, self._synchronize = bare, block, synchronize
-        self.spent_s = 0.0
+    def __init__(self, loop: Training, bare: Callable[[int, int], None], steps: int) -> None:
+        self._loop, self._bare, self._steps = loop, bare, steps
+        self._done, self.bare_s = 0, 0.0
 
-    def step(self, epoch: int, step: int, steps: int, loss: float | None) -> None:
-        """`step` steps of the training loop are done."""
-        if step % self._block == 0:
-            self._synchronize()
-            begin = time.perf_counter()
-            self._bare(step - self._block, step)
-            self._synchronize()
-            self.spent_s += time.perf_counter() - begin
+    def epoch(self, epoch: int) -> float:
+        """Seconds that an epoch of the training loop takes, the bare loop's left out."""
+        in_turn = self._loop.device.type == "cpu"
+        self._done, self.bare_s = 0, 0.0
+        if in_turn:
+            self._loop.step = self._step
+        begin = time.perf_counter()
+        self._loop.train_epoch(epoch, Quiet(), None)
+        self._loop.synchronize()
+        seconds = time.perf_counter() - begin - self.bare_s
+        if not in_turn:
+            self._follow(self._steps)
+        return seconds
+
+    def _step(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        loss = Training.step(self._loop, batch)
+        self._follow(1)
+        return loss
+
+    def _follow(self, steps: int) -> None:
+        begin = time.perf_counter()
+        self._bare(self._done, self._done + steps)
+        self._loop.synchronize()
+        self.bare_s += time.perf_counter() - begin
+        self._done += steps
 
 
 @dataclass
@@ -187,20 +205,17 @@ def measure(world: World, engine: Engine, rounds: int, request: Request, ceiling
             loop.sampler = _Shorter(loop.sampler, steps)
             loop.join()
         times: dict[str, list[float]] = {name: [] for name in ("off", "beside_off", "on", "beside_on")}
+        turns = {name: Turns(loop, bare, steps) for name, loop in loops.items()}
         for turn in range(rounds + 1):
-            for name, loop in loops.items():
-                turns = Turns(bare, 1 if device.torch.type == "cpu" else steps, training.synchronize)
+            for name, both in turns.items():
                 meter = energy_meter(world, name == "on")
                 meter.start("training")
-                begin = time.perf_counter()
-                loop.train_epoch(turn + 1, turns, None)
-                training.synchronize()
-                both = time.perf_counter() - begin
+                seconds = both.epoch(turn + 1)
                 meter.stop()
                 time.sleep(0.05)  # where a run evaluates, the next epoch's first batches are read
                 if turn:
-                    times[name].append((both - turns.spent_s) / steps)
-                    times[f"beside_{name}"].append(turns.spent_s / steps)
+                    times[name].append(seconds / steps)
+                    times[f"beside_{name}"].append(both.bare_s / steps)
         loader = list(_loader_alone(training, steps, rounds))
         energy = _energy(loops["on"], world, range(rounds + 2, 2 * rounds + 2), steps * plan.local_batch)
         operations = arithmetic.measure(training, ceiling_s) if ceiling_s else None

@@ -241,19 +241,34 @@ def test_small_samples_are_read_for_many_batches_at_once(tmp_path, truth, monkey
     made = Loader(reader, 4, CPU, 2, 2)
     shuffled = np.random.default_rng(1).permutation(TRAIN)
     asked = [np.sort(shuffled[first : first + 4]) for first in range(0, TRAIN, 4)]
-    for numbers, batch in zip(asked, made.batches(asked), strict=True):
-        for name in ("row", "label", "flag"):
-            assert np.array_equal(batch[name].numpy(), truth[name][numbers])
-        batch["row"].zero_()
-    assert sorted(calls) == [19, 28, 28, 28]
-    assert made.read_bytes == TRAIN * 66
+    for sizes in ([4, 16, 27, 28, 28], [19, 28, 28, 28]):  # the first groups are short, but in no further epoch
+        calls.clear()
+        for numbers, batch in zip(asked, made.batches(asked), strict=True):
+            for name in ("row", "label", "flag"):
+                assert np.array_equal(batch[name].numpy(), truth[name][numbers])
+            batch["row"].zero_()
+        assert sorted(calls) == sizes
+    assert made.read_bytes == 2 * TRAIN * 66
     made.close()
 
 
-def test_large_samples_are_read_batch_by_batch(reader, monkeypatch):
+def test_large_samples_are_read_batch_by_batch(reader, truth, monkeypatch):
+    """Though several batches at a time: in each the samples rise, so that none is copied once more."""
     assert reader.together(1) == 1
     monkeypatch.setattr("sciml_hpc.data.loader.GROUP_BYTES", 1 << 20)
     assert (reader.together(2), reader.together(3), reader.together(64)) == (2, 1, 1)
+    assert not reader.gathers
+    calls = []
+    real = reader.read
+    monkeypatch.setattr(reader, "read", lambda numbers, out: calls.append(numbers.tolist()) or real(numbers, out))
+    made = Loader(reader, 2, CPU, 2, 1)
+    asked = [np.array(numbers) for numbers in ([70, 71], [3, 90], [4, 5], [0, 1], [102])]
+    for numbers, batch in zip(asked, made.batches(asked), strict=True):
+        for name, tensor in batch.items():
+            assert np.array_equal(tensor.numpy(), truth[name][numbers]), name
+    assert calls == [numbers.tolist() for numbers in asked]
+    assert made.read_bytes == sum(array[:9].nbytes for array in truth.values())
+    made._pool.shutdown()
 
 
 def test_no_batches(shards):

@@ -19,9 +19,10 @@ from worlds import world_of
 
 from sciml_hpc.benchmarks.base import Target
 from sciml_hpc.errors import RunFault
+from sciml_hpc.training import signals
 from sciml_hpc.training.checkpoint import Checkpointer
 from sciml_hpc.training.forward import forward
-from sciml_hpc.training.loop import Outcome, Training, _step_seed
+from sciml_hpc.training.loop import Outcome, Training, _step_seeds
 
 pytest_plugins = ["toy_fixtures", "mpi_fixtures"]
 
@@ -68,8 +69,9 @@ def test_it_is_a_plain_pytorch_loop(toy, data, model: str):
     losses: list[list[float]] = []
     for epoch in (1, 2):
         losses.append([])
-        for numbers in training.sampler.epoch(epoch):
-            torch.manual_seed(_step_seed(1, 0, 12 * (epoch - 1) + len(losses[-1])))
+        seeds = _step_seeds(1, 0, range(12 * (epoch - 1), 12 * epoch))
+        for numbers, seed in zip(training.sampler.epoch(epoch), seeds, strict=True):
+            torch.manual_seed(seed)
             optimizer.zero_grad()
             loss = (net(x[numbers]) - y[numbers]).square().mean()
             loss.backward()
@@ -95,6 +97,34 @@ def test_the_same_seed_is_the_same_run_bit_for_bit_and_another_is_not(toy, data)
     assert outcomes[0].step_losses == outcomes[1].step_losses
     assert values(outcomes[0]) == values(outcomes[1])
     assert outcomes[0].step_losses != outcomes[2].step_losses
+
+
+def test_seeds_of_steps_are_all_different_and_one_finaliser_of_three_numbers():
+    def by_hand(seed: int, rank: int, step: int) -> int:
+        x = (seed * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9 + step * 0x94D049BB133111EB) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return (x ^ x >> 31) >> 1
+
+    seen = set()
+    for seed, rank in ((0, 0), (1, 0), (2**31 - 1, 16383)):
+        found = _step_seeds(seed, rank, range(990, 1010))
+        assert found == [by_hand(seed, rank, step) for step in range(990, 1010)]
+        seen |= set(found)
+    assert len(seen) == 60
+
+
+@pytest.mark.parametrize("look_s", [1e-9, 1e9])
+def test_how_often_ranks_agree_changes_no_number(toy, data, monkeypatch, look_s: float):
+    steps, often, seldom = [], Events(), Events(at_step=lambda *at: steps.append(at))
+    each = run(training_of(toy, data, *HARD), NEVER, often)
+    monkeypatch.setattr(signals, "LOOK_S", look_s)
+    some = run(training_of(toy, data, *HARD), NEVER, seldom)
+    assert some.step_losses == each.step_losses
+    assert values(some) == values(each)
+    if look_s > 1:  # how long a step takes is known after the second
+        assert steps == [(1, 1), (1, 2), *((epoch, 12) for epoch in range(1, 5))]
+        assert seldom.losses[2:] == [losses[-1] for losses in some.step_losses]
 
 
 def test_threads_and_read_ahead_change_nothing(toy, data):
@@ -231,6 +261,15 @@ def test_it_is_a_fault_that_names_epoch_step_and_rank(toy, data, at: int, epoch:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize(("at", "epoch", "step"), [(5, 1, 5), (13, 2, 1), (20, 2, 8)])
+def test_a_fault_between_two_agreements_is_named_by_its_step(toy, data, monkeypatch, at: int, epoch: int, step: int):
+    monkeypatch.setattr(signals, "LOOK_S", 1e9)
+    training = training_of(toy, data, "train.epochs=3")
+    poison(training, at)
+    with pytest.raises(RunFault, match=rf"^the loss became nan at epoch {epoch}, step {step} of 12"):
+        run(training)
+
+
 def test_divergence_by_too_high_a_rate_is_found(toy, data):
     training = training_of(toy, data, "train.base_lr=1.0e+30", "train.optimizer=sgd")
     with pytest.raises(RunFault, match=r"the loss became (inf|nan) at epoch 1, step \d+ of 12, .*learning rate 1e\+30"):
@@ -290,6 +329,26 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one(toy, data, tmp_pa
     assert same(state(training), state(whole_training))
     assert events.names[0] == f"start {stopped[0]}{' resumed' if stopped[1] else ''}"
     assert [e.samples for e in resumed.epochs][stopped[0] - 1] == 192 - 16 * stopped[1]
+
+
+def test_a_signal_between_two_agreements_ends_the_run_at_the_next_but_one(toy, data, tmp_path, monkeypatch):
+    whole = run(training_of(toy, data, *HARD))
+    monkeypatch.setattr(signals, "LOOK_S", 1e9)
+    saver = Checkpointer(tmp_path / "c")
+    training = training_of(toy, data, *HARD)
+    poke = training.benchmark.loss  # in the fifth step of the second epoch
+    calls = []
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        calls.append(training.model.training)
+        if sum(calls) == 17 and calls[-1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return poke(*arguments)
+
+    training.benchmark.loss = loss
+    first = run(training, NEVER, saver=saver)
+    assert (first.status, first.signal, first.epoch, first.step) == ("interrupted", "SIGTERM", 3, 0)
+    assert run(training_of(toy, data, *HARD), NEVER, resume=tmp_path / "c").step_losses == whole.step_losses
 
 
 def test_two_interruptions(toy, data, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from toy import clean_environment
 from worlds import alone
 
+from sciml_hpc.training import signals
 from sciml_hpc.training.signals import BROKEN, GO, STOP, StopFlag
 
 pytest_plugins = ["mpi_fixtures"]
@@ -36,6 +37,17 @@ def test_a_signal_is_known_one_call_late_and_stays_known(flag, number: signal.Si
     assert flag.received == number.name
     assert flag.agree(False) == GO
     assert [flag.agree(False) for _ in range(3)] == [STOP] * 3
+
+
+def test_how_often_to_agree_follows_from_the_time_of_a_step_one_call_late(flag, monkeypatch):
+    monkeypatch.setattr(signals, "LOOK_S", 0.05)
+    seen = [flag.every]
+    for step_s in (0.01, 0.2, 0.0, 1e-6, 0.0):
+        assert flag.agree(False, step_s) == GO
+        seen.append(flag.every)
+    assert seen == [1, 1, 5, 1, 1, 50000]  # 0: as it was
+    assert flag.settle() == GO
+    assert flag.every == 50000
 
 
 def test_settling_knows_at_once(flag):
@@ -93,3 +105,14 @@ def test_a_signal_on_one_rank_stops_all_at_the_same_call(world):
     assert calls == [GO, GO, STOP, STOP]
     assert broken == [STOP, BROKEN]
     assert (received is not None) == (world.rank == world.size - 1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_all_ranks_agree_next_after_as_many_steps_as_the_slowest_makes_in_the_time(world, monkeypatch):
+    monkeypatch.setattr(signals, "LOOK_S", 0.05)
+    made = StopFlag(world)
+    for _ in range(2):
+        made.agree(False, 0.011 if world.rank == world.size - 1 else 0.001)
+    every = made.every
+    made.close()
+    assert world.comm.allgather(every) == [4] * world.size
