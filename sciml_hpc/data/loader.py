@@ -45,6 +45,8 @@ _libc = ctypes.CDLL(None)
 
 _Read = tuple[Future, list[int], dict]
 """What is being read: a group of batches, how many samples each of them has, and the buffer."""
+_Call = tuple[int, memoryview, int, tuple | None]
+"""A positional read: of which shard, to where, from which byte; and, if that is to be brought first, how (`_cold`)."""
 
 
 class ShardReader:
@@ -64,6 +66,10 @@ class ShardReader:
         self._files = [os.open(directory / s.file, os.O_RDONLY) for s in self._shards]
         self._maps: list[tuple[mmap.mmap, int] | None] = [None] * len(self._files)
         self._bytes = {f.name: np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in index.fields}
+        self._wary = True
+        """Whether some of the samples read before were cold."""
+        self._called = [f for f in index.fields if self._bytes[f.name] >= self._large]
+        self._gathered = [f for f in index.fields if self._bytes[f.name] < self._large]
 
     def together(self, batch: int) -> int:
         """How many batches of so many samples are best read at once."""
@@ -72,7 +78,7 @@ class ShardReader:
     @property
     def gathers(self) -> bool:
         """Whether all fields are gathered from memory maps: best of several batches in one call."""
-        return max(self._bytes.values()) < self._large
+        return not self._called
 
     def read(self, numbers: np.ndarray, out: dict[str, np.ndarray]) -> int:
         """Fill `out` (per field, shape (len(numbers), *shape)) with the samples `numbers` (int64, in any order; best in
@@ -90,20 +96,13 @@ class ShardReader:
                 raise IndexError(f"sample {number} of {self._split} is not here")
         scattered = self._local and numbers[-1] - numbers[0] >= len(numbers)  # neighbours the kernel reads ahead itself
         which = np.searchsorted(self._firsts, numbers, "right") - 1
-        cuts = np.flatnonzero(np.diff(which)) + 1
-        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
-            k = int(which[begin])
-            local = numbers[begin:end] - self._shards[k].first
-            for field in self.fields:
-                target = out[field.name][begin:end]
-                if order is not None:
-                    target = np.empty_like(target)
-                if self._bytes[field.name] >= self._large:
-                    self._read_runs(k, field.name, local, target, scattered)
-                else:
-                    np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
-                if order is not None:
-                    out[field.name][order[begin:end]] = target
+        for field in self._called:
+            target = out[field.name] if order is None else np.empty_like(out[field.name])
+            self._carry_out(list(self._calls(field.name, numbers.tolist(), which.tolist(), target, scattered)))
+            if order is not None:
+                out[field.name][order] = target
+        if self._gathered:
+            self._gather(numbers, which, order, out)
         return len(numbers) * sum(self._bytes.values())
 
     def close(self) -> None:
@@ -112,36 +111,68 @@ class ShardReader:
             os.close(file)
         self._files, self._maps = [], []  # a map goes with the last array on it
 
-    def _read_runs(self, k: int, name: str, local: np.ndarray, target: np.ndarray, bring: bool) -> None:
-        """One positional read per run of neighbouring samples; `bring`: after the kernel has brought it."""
-        size, offset = self._bytes[name], self._shards[k].offsets[name]
-        view = memoryview(target.reshape(-1)).cast("B")
-        for begin, end in _runs(local):
-            part = view[begin * size : end * size]
-            position = offset + int(local[begin]) * size
-            if bring:
-                self._bring(k, position, len(part))
-            while len(part):
-                count = os.preadv(self._files[k], [part], position)
-                if count == 0:
-                    raise OSError(f"shard {self._shards[k].file} ends before its last sample")
-                part, position = part[count:], position + count
+    def _gather(
+        self, numbers: np.ndarray, which: np.ndarray, order: np.ndarray | None, out: dict[str, np.ndarray]
+    ) -> None:
+        """The small fields, from memory maps of the shards `which`; number i goes to `order[i]`."""
+        cuts = np.flatnonzero(np.diff(which)) + 1
+        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
+            k = int(which[begin])
+            local = numbers[begin:end] - self._shards[k].first
+            for field in self._gathered:
+                target = out[field.name][begin:end]
+                if order is not None:
+                    target = np.empty_like(target)
+                np.take(self._mapped(k, field.name, target), local, axis=0, out=target, mode="clip")
+                if order is not None:
+                    out[field.name][order[begin:end]] = target
 
-    def _bring(self, k: int, position: int, length: int) -> None:
-        """Have the kernel read a part of a shard that is not in memory (its first page tells), in pieces of 2 MiB
+    def _calls(
+        self, name: str, numbers: list[int], which: list[int], target: np.ndarray, bring: bool
+    ) -> Iterator[_Call]:
+        """One positional read of a large field per run of neighbours; `bring`: of what is cold, after the kernel has
+        brought it. To ask takes a twentieth of the time of reading: where the first run is warm, and all were of the
+        samples before, the others are taken to be.
+        """
+        size, view = self._bytes[name], memoryview(target.reshape(-1)).cast("B")
+        begin, found = 0, False
+        for end in range(1, len(numbers) + 1):
+            if end < len(numbers) and numbers[end] == numbers[end - 1] + 1 and which[end] == which[begin]:
+                continue
+            k = which[begin]
+            position = self._shards[k].offsets[name] + (numbers[begin] - self._shards[k].first) * size
+            part = view[begin * size : end * size]
+            cold = self._cold(k, position, len(part)) if bring and (not begin or found or self._wary) else None
+            found = found or cold is not None
+            yield k, part, position, cold
+            begin = end
+        self._wary = found
+
+    def _cold(self, k: int, position: int, length: int) -> tuple | None:
+        """What has the kernel read a part of a shard that is not in memory (its first page tells), in pieces of 2 MiB
         through a memory map of large pages: for a plain read they are smaller, and each is waited for. What fails, or
         is not known to an older kernel, is left to the read that follows.
-
-        Not by `mmap.madvise`, which keeps Python's lock while it reads.
         """
         made, address = self._map(k)
         first, end = position // mmap.PAGESIZE * mmap.PAGESIZE, position + length
-        there = ctypes.c_ubyte(1)
+        start, there = ctypes.c_void_p(address + first), ctypes.c_ubyte(1)
         if end <= len(made):
-            start = ctypes.c_void_p(address + first)
             _libc.mincore(start, ctypes.c_size_t(1), ctypes.byref(there))
-            if not there.value & 1:
-                _libc.madvise(start, ctypes.c_size_t(end - first), MADV_POPULATE_READ)
+        return None if there.value & 1 else (start, ctypes.c_size_t(end - first), MADV_POPULATE_READ)
+
+    def _carry_out(self, calls: list[_Call]) -> None:
+        """Read. Between copies, which empty the processor's caches, Python takes ten times as long as elsewhere: so all
+        that can be is done before.
+        """
+        preadv, files = os.preadv, self._files
+        for k, part, position, cold in calls:
+            if cold is not None:
+                _libc.madvise(*cold)  # not by `mmap.madvise`, which keeps Python's lock while it reads
+            count = preadv(files[k], [part], position)
+            while count < len(part):
+                if (more := preadv(files[k], [part[count:]], position + count)) == 0:
+                    raise OSError(f"shard {self._shards[k].file} ends before its last sample")
+                count += more
 
     def _map(self, k: int) -> tuple[mmap.mmap, int]:
         """A memory map of a shard, and its address."""
@@ -161,12 +192,6 @@ class ShardReader:
         if offset + shape[0] * self._bytes[name] > len(made):
             raise OSError(f"shard {self._shards[k].file} ends before its last sample")
         return np.frombuffer(made, like.dtype, math.prod(shape), offset).reshape(shape)
-
-
-def _runs(numbers: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Where runs of neighbours begin and end in rising numbers."""
-    cuts = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
-    return zip([0, *cuts], [*cuts, len(numbers)], strict=True)
 
 
 class Loader:

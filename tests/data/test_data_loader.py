@@ -192,6 +192,33 @@ def test_what_is_cold_scattered_and_on_node_local_storage_is_brought_first(
     assert brought == (runs if numbers[-1] == 9 and not resident and reader._local else [])
 
 
+def test_what_is_warm_is_not_asked_for_again_and_again(shards, monkeypatch):
+    index, directory = shards
+    reader = ShardReader(index, "train", directory, 0, TRAIN, local=True)
+    asked, cold = [], set()
+
+    def mincore(start: Any, length: Any, there: Any) -> int:
+        number = (start.value - reader._maps[0][1] - reader._shards[0].offsets["picture"]) // (144 << 10)
+        asked.append(number)
+        there._obj.value = number not in cold
+        return 0
+
+    monkeypatch.setattr("sciml_hpc.data.loader._libc", SimpleNamespace(mincore=mincore, madvise=lambda *_: 0))
+
+    def ask(*numbers: int) -> list[int]:
+        asked.clear()
+        reader.read(np.array(numbers), empty(len(numbers)))
+        return asked
+
+    assert ask(1, 3, 5) == [1, 3, 5]  # of the first samples nothing is known
+    assert ask(0, 2, 4) == [0]
+    cold.add(7)
+    assert ask(7, 9, 11) == [7, 9, 11]
+    assert ask(6, 8, 10) == [6, 8, 10]  # some were cold, just before
+    assert ask(6, 8, 10) == [6]
+    reader.close()
+
+
 class SmallNumbers(Numbers):
     """Without the pictures."""
 
