@@ -91,7 +91,7 @@ class Recorder:
         )
 
     def step(self, epoch: int, step: int, steps: int, loss: float | None) -> None:
-        """A step is done."""
+        """So many steps are done."""
         self.console.progress(
             f"epoch {epoch:>3}/{self._epochs}", step, steps, "" if loss is None else f"loss {loss:.5f}"
         )

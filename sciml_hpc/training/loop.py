@@ -77,7 +77,7 @@ class Outcome:
 
 
 class Observer(Protocol):
-    """What wants to know of a run's progress; called on every rank."""
+    """What wants to know of a run's progress, on every rank. Of steps it hears when the ranks agree on going on."""
 
     def epoch_start(self, epoch: int, resumed: bool) -> None: ...
     def epoch_stop(self, epoch: int) -> None: ...
