@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 6
+TABLE_SIZE = 1 << 14
+"""A domain of so many numbers is worked out whole: each call of numpy costs more than these do."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -18,21 +20,31 @@ def permute(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Where a permutation of 0 … size−1 that is drawn by `seed` takes `positions` (int64, any shape).
 
     A balanced Feistel network over the next power of four, with cycle walking (Black and Rogaway 2002, "Ciphers with
-    arbitrary finite domains"); the round function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    arbitrary finite domains"); the round function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014). In a
+    small domain each walk goes by a table of all of it.
     """
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
     keys = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64)
+    domain = 1 << 2 * int(half)
+    table = None
+    if domain <= TABLE_SIZE:
+        table = _feistel(np.arange(domain, dtype=np.uint64), half, keys)
     result = positions.astype(np.uint64)
     walking = np.ones(result.shape, dtype=bool)
-    with np.errstate(over="ignore"):
-        while walking.any():
-            left, right = result[walking] >> half, result[walking] & mask
-            for key in keys:
-                left, right = right, left ^ (_mix(right + key) & mask)
-            result[walking] = (left << half) | right
-            walking = result >= size
+    while walking.any():
+        result[walking] = _feistel(result[walking], half, keys) if table is None else table[result[walking]]
+        walking = result >= size
     return result.astype(np.int64)
+
+
+def _feistel(x: np.ndarray, half: np.uint64, keys: np.ndarray) -> np.ndarray:
+    """The network once, over numbers of 2·`half` bits."""
+    mask = np.uint64((1 << int(half)) - 1)
+    left, right = x >> half, x & mask
+    with np.errstate(over="ignore"):
+        for key in keys:
+            left, right = right, left ^ (_mix(right + key) & mask)
+    return (left << half) | right
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -52,6 +52,13 @@ def test_each_place_can_be_computed_alone():
     assert whole.dtype == np.int64
 
 
+@pytest.mark.parametrize("size", [1, 5, 320, 1000, 16_384])
+def test_a_table_of_the_domain_changes_nothing(size: int, monkeypatch):
+    by_table = permute(np.arange(size), size, 5)
+    monkeypatch.setattr("sciml_hpc.data.sampler.TABLE_SIZE", 0)
+    assert np.array_equal(permute(np.arange(size), size, 5), by_table)
+
+
 def test_sizes_beyond_32_bits():
     size = 10**12 + 39
     found = permute(np.arange(size - 50_000, size), size, 3)
