@@ -1,7 +1,7 @@
 """Training: epochs of steps until the target is met, the epochs are spent, or a signal asks to stop.
 
 Every rank does the same number of steps. Within a step nothing waits for the host but the data and the gradients'
-all-reduce; losses stay on the device, and every 50 ms or so the ranks look at them and agree on going on.
+all-reduce; losses stay on the device, and every quarter of a second the ranks look at them and agree on going on.
 """
 
 from __future__ import annotations
@@ -226,9 +226,9 @@ class Training:
             if not look:
                 continue
             news = losses.news()
-            last = float(news[-1]) if len(news) else last
+            last = news[-1] if news else last
             step_s = (time.perf_counter() - looked_at) / (done - looked)
-            agreed = self._flag.agree(not np.isfinite(news).all(), step_s)
+            agreed = self._flag.agree(not all(map(math.isfinite, news)), step_s)
             observer.step(epoch, done, steps, last)
             if agreed == signals.BROKEN:
                 self._fail(epoch, losses.values[:done], first)

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     import torch
 
@@ -38,20 +36,23 @@ class StepLosses:
 
         self._fresh.append(loss)
         self.given += 1
+        if not self._on_gpu:
+            if send:
+                self.values[self.given - len(self._fresh) : self.given] = list(map(float, self._fresh))
+                self._fresh.clear()
+                self._come = self.given
+            return
         if send:  # copied as one type, or the host would wait for it
             part = self._host[self.given - len(self._fresh) : self.given]
             part.copy_(torch.stack(self._fresh).double(), non_blocking=True)
             self._fresh.clear()
-        if not self._on_gpu:
-            self._come = self.given - len(self._fresh)
-            return
         self._flying.append((torch.cuda.Event(blocking=True), self.given - len(self._fresh)))
         self._flying[-1][0].record()
         if len(self._flying) > LAG_STEPS:
             event, self._come = self._flying.popleft()
             event.synchronize()
 
-    def news(self) -> np.ndarray:
+    def news(self) -> list[float]:
         """Those that have come since the last call."""
         told, self._told = self._told, self._come
-        return self.values[told : self._come]
+        return self.values[told : self._come].tolist()

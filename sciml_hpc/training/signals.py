@@ -1,7 +1,7 @@
 """The wish to stop: a signal on any rank ends the run on all ranks at the same step.
 
-Ranks agree not at every step but about every 50 ms: where steps are short, starting and ending the reduction would take
-a fiftieth of them.
+Ranks agree not at every step but about every quarter of a second: where steps are short, starting and ending the
+reduction would take a fiftieth of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GO, STOP, BROKEN = 0, 1, 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Slurm sends SIGTERM at the time limit or on `scancel`; `--signal=USR1@120` asks for a warning before it."""
 
-LOOK_S = 0.05
+LOOK_S = 0.25
 """How much time of steps lies between two agreements; a step at least. What ends a run waits for two of them."""
 
 
@@ -28,6 +28,7 @@ class StopFlag:
         self._comm = world.comm.Dup()
         self._mine = np.zeros(2)  # what this rank knows, and how long its steps take in s
         self._all = np.zeros(2)  # the greatest of all ranks
+        self._last = (GO, 0.0)  # the same of a rank that is alone
         self.every = 1
         """After how many steps to agree the next time; the same on all ranks."""
         self._request, self._alone = None, world.size == 1
@@ -45,18 +46,19 @@ class StopFlag:
 
         `step_s`: seconds of a step since the last call, which settle `every`; 0 leaves it as it is.
         """
-        if self._request is not None:
-            self._request.Wait()
-        agreed, longest_s = self._all.tolist()
-        if longest_s:
-            self.every = max(1, int(LOOK_S / longest_s))
-        self._mine[:] = BROKEN if broken else (STOP if self.received else GO), step_s
+        mine = (BROKEN if broken else STOP if self.received else GO, step_s)
         if self._alone:
-            self._all[:] = self._mine
+            (agreed, longest_s), self._last = self._last, mine
         else:
             from mpi4py import MPI
 
+            if self._request is not None:
+                self._request.Wait()
+            agreed, longest_s = self._all.tolist()
+            self._mine[:] = mine
             self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
+        if longest_s:
+            self.every = max(1, int(LOOK_S / longest_s))
         return int(agreed)
 
     def settle(self, broken: bool = False) -> int:

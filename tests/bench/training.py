@@ -117,7 +117,8 @@ def overhead(world: World, engine: Engine, rounds: int, names: list[str], data: 
             bare = statistics.median(timed.beside_on)
             rows += [
                 Row(f"training step, {label}", "bare PyTorch loop", on, ("≤", 1.01),
-                    figures={"bare_step_s": bare, "more_s": (statistics.median(on) - 1) * bare}),
+                    figures={"bare_step_s": bare, "more_s": (statistics.median(on) - 1) * bare,
+                             "reading_alone_s": statistics.median(timed.loader)}),
                 Row(f"metering, {label}", "the same without metering", ratios(on, off), ("≤", 1.01)),
             ]  # fmt: skip
     return rows
