@@ -19,6 +19,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 LOOK_S = 0.25
 """How much time of steps lies between two agreements; a step at least. What ends a run waits for two of them."""
+MOST_STEPS = 32
+"""And so many steps at most: should they become slow, the run can still be ended soon."""
 
 
 class StopFlag:
@@ -58,7 +60,7 @@ class StopFlag:
             self._mine[:] = mine
             self._request = self._comm.Iallreduce(self._mine, self._all, MPI.MAX)
         if longest_s:
-            self.every = max(1, int(LOOK_S / longest_s))
+            self.every = max(1, min(MOST_STEPS, int(LOOK_S / longest_s)))
         return int(agreed)
 
     def settle(self, broken: bool = False) -> int:

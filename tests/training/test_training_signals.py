@@ -45,9 +45,9 @@ def test_how_often_to_agree_follows_from_the_time_of_a_step_one_call_late(flag, 
     for step_s in (0.01, 0.2, 0.0, 1e-6, 0.0):
         assert flag.agree(False, step_s) == GO
         seen.append(flag.every)
-    assert seen == [1, 1, 5, 1, 1, 50000]  # 0: as it was
+    assert seen == [1, 1, 5, 1, 1, 32]  # 0: as it was
     assert flag.settle() == GO
-    assert flag.every == 50000
+    assert flag.every == 32
 
 
 def test_settling_knows_at_once(flag):
