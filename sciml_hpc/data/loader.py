@@ -37,7 +37,7 @@ MADV_POPULATE_READ = 22
 """madvise(2), since Linux 5.14 (on x86, Arm and POWER)."""
 GROUP_BYTES = 16 << 20
 """Batches are read together up to so many bytes. For each group, and in it whenever numpy takes Python's lock back, the
-step waits for the thread that reads: longer than what is read takes."""
+step waits for the thread that reads: longer than what is read takes. A loader holds `prefetch` + 1 such buffers."""
 GROWTH = 4
 """The first group is one batch, each further one so many times as long: no run waits for 16 MiB of cold samples."""
 

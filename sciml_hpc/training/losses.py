@@ -32,8 +32,6 @@ class StepLosses:
         """The loss of a step, a scalar on the device; `send`: it and those before it are copied to the host. On a GPU
         nothing waits for that; but this waits for the step `LAG_STEPS` before.
         """
-        import torch
-
         self._fresh.append(loss)
         self.given += 1
         if not self._on_gpu:
@@ -42,6 +40,8 @@ class StepLosses:
                 self._fresh.clear()
                 self._come = self.given
             return
+        import torch
+
         if send:  # copied as one type, or the host would wait for it
             part = self._host[self.given - len(self._fresh) : self.given]
             part.copy_(torch.stack(self._fresh).double(), non_blocking=True)

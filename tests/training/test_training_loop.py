@@ -114,17 +114,19 @@ def test_seeds_of_steps_are_all_different_and_one_finaliser_of_three_numbers():
     assert len(seen) == 60
 
 
-@pytest.mark.parametrize("look_s", [1e-9, 1e9])
-def test_how_often_ranks_agree_changes_no_number(toy, data, monkeypatch, look_s: float):
+@pytest.mark.parametrize(("most", "first", "further"), [(32, (1, 2, 12), (12,)), (5, (1, 2, 7, 12), (5, 10, 12))])
+def test_how_often_ranks_agree_changes_no_number(toy, data, monkeypatch, most, first, further):
     steps, often, seldom = [], Events(), Events(at_step=lambda *at: steps.append(at))
     each = run(training_of(toy, data, *HARD), NEVER, often)
-    monkeypatch.setattr(signals, "LOOK_S", look_s)
+    monkeypatch.setattr(signals, "LOOK_S", 1e9)
+    monkeypatch.setattr(signals, "MOST_STEPS", most)
     some = run(training_of(toy, data, *HARD), NEVER, seldom)
     assert some.step_losses == each.step_losses
     assert values(some) == values(each)
-    if look_s > 1:  # how long a step takes is known after the second
-        assert steps == [(1, 1), (1, 2), *((epoch, 12) for epoch in range(1, 5))]
-        assert seldom.losses[2:] == [losses[-1] for losses in some.step_losses]
+    # How long a step takes is known after the second.
+    assert steps == [(epoch, step) for epoch in range(1, 5) for step in (further if epoch > 1 else first)]
+    assert often.losses == [loss for losses in each.step_losses for loss in losses]
+    assert seldom.losses == [often.losses[12 * (epoch - 1) + step - 1] for epoch, step in steps]
 
 
 def test_threads_and_read_ahead_change_nothing(toy, data):
